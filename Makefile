@@ -1,0 +1,42 @@
+# The two commands: `make demo` and `make test`. Everything lives in .venv and build/.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+BUILD  := build/core
+SOURCES = $(shell find cpp drivers bindings tests/cpp -name '*.cpp' -o -name '*.hpp' | sort) CMakeLists.txt pyproject.toml
+
+.PHONY: demo test lint format clean
+
+demo: $(BUILD)/.built
+	$(BIN)/wallx-edge demo --out out/demo
+
+test: $(BUILD)/.built
+	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure
+	$(BIN)/python -m pytest
+
+lint: $(BUILD)/.built
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(BUILD)/.built
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files -co --exclude-standard '*.cpp' '*.hpp' | xargs $(BIN)/clang-format -i
+
+clean:
+	rm -rf $(VENV) build out
+
+# the tools first, so that the build below needs no isolation and stays incremental
+$(VENV)/.tools: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check 'scikit-build-core>=0.10' 'pybind11>=2.13' cmake ninja
+	touch $@
+
+$(BUILD)/.built: $(VENV)/.tools $(SOURCES)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]' \
+	  --config-settings=build-dir=$(BUILD) --config-settings=cmake.define.WALLX_BUILD_TESTS=ON \
+	  --config-settings=cmake.define.WALLX_WERROR=$(if $(CI),ON,OFF)
+	touch $@

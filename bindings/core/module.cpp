@@ -1,0 +1,10 @@
+// The compiled core of wallx_edge: engine, control loop and drivers.
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/pybind11.h>
+
+#include "bindings/core/register.hpp"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The compiled core of wallx_edge. Import the public classes from wallx_edge instead.";
+  wallx::register_errors(m);
+}

@@ -1,0 +1,11 @@
+// One register function per bound class or family, called by module.cpp in this order.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace wallx {
+
+void register_errors(pybind11::module_& m);
+
+}  // namespace wallx
