@@ -41,14 +41,14 @@ void register_errors(py::module_& m) {
   classes.wallx = add(m, "WallxError", "Base of every error of wallx_edge.", {PyExc_Exception});
   classes.config = add(m, "ConfigError", "A setting, argument or configuration file is wrong.",
                        {classes.wallx, PyExc_ValueError});
-  classes.checkpoint = add(m, "CheckpointError", "A checkpoint is missing, damaged, or not what was expected.",
-                           {classes.wallx});
+  classes.checkpoint = add(m, "CheckpointError",
+                           "A checkpoint is missing, damaged, or not what was expected.", {classes.wallx});
   classes.device = add(m, "DeviceError", "A camera, motor or computer device failed.", {classes.wallx});
   classes.bus = add(m, "BusError", "The line to the motors failed or is taken.", {classes.wallx});
   classes.bus_timeout =
       add(m, "BusTimeout", "A motor did not answer in time.", {classes.bus, PyExc_TimeoutError});
-  classes.calibration = add(m, "CalibrationError", "A calibration is missing or does not fit the robot.",
-                            {classes.wallx});
+  classes.calibration =
+      add(m, "CalibrationError", "A calibration is missing or does not fit the robot.", {classes.wallx});
   classes.safety_stop =
       add(m, "SafetyStop", "The control loop stopped the robot; carries the last states and commands.",
           {classes.wallx});

@@ -34,10 +34,10 @@ struct JointCalibration {
 
 struct JointSpec {
   std::string name;
-  int id = 0;                 // nominal bus id
+  int id = 0;  // nominal bus id
   JointLimits limits;
-  double rest_position = 0;   // [rad]
-  bool gravity_loaded = true; // falls when the torque is cut
+  double rest_position = 0;    // [rad]
+  bool gravity_loaded = true;  // falls when the torque is cut
 };
 
 // what is the same for every unit of a robot model
@@ -50,11 +50,11 @@ struct Embodiment {
 // feedback of one bus cycle; entries keep their last value and time when a joint did not answer
 struct JointState {
   std::size_t num_joints = 0;
-  JointArray position{};                              // [rad]
-  JointArray velocity{};                              // [rad/s]
-  JointArray load{};                                  // share of stall torque, signed [-1..1]
-  std::array<TimePoint, kMaxJoints> sampled_at{};     // when the answer arrived; epoch: never
-  std::array<std::uint8_t, kMaxJoints> drive_error{}; // error bits of the last answer, family-specific
+  JointArray position{};                               // [rad]
+  JointArray velocity{};                               // [rad/s]
+  JointArray load{};                                   // share of stall torque, signed [-1..1]
+  std::array<TimePoint, kMaxJoints> sampled_at{};      // when the answer arrived; epoch: never
+  std::array<std::uint8_t, kMaxJoints> drive_error{};  // error bits of the last answer, family-specific
 };
 
 }  // namespace wallx

@@ -19,22 +19,30 @@ enum class ErrorCode : std::uint8_t {
 
 struct [[nodiscard]] Result {
   ErrorCode code = ErrorCode::ok;
-  std::int16_t joint = -1;   // index of the joint concerned, -1: none in particular
-  std::int32_t detail = 0;   // errno, drive error bits, ...: depends on `code`
+  std::int16_t joint = -1;  // index of the joint concerned, -1: none in particular
+  std::int32_t detail = 0;  // errno, drive error bits, ...: depends on `code`
 
   bool ok() const { return code == ErrorCode::ok; }
 };
 
 constexpr const char* to_string(ErrorCode code) {
   switch (code) {
-    case ErrorCode::ok: return "ok";
-    case ErrorCode::timeout: return "timeout";
-    case ErrorCode::bus_closed: return "bus closed";
-    case ErrorCode::bad_reply: return "bad reply";
-    case ErrorCode::drive_error: return "drive error";
-    case ErrorCode::not_finite: return "not finite";
-    case ErrorCode::out_of_range: return "out of range";
-    case ErrorCode::wrong_state: return "wrong state";
+    case ErrorCode::ok:
+      return "ok";
+    case ErrorCode::timeout:
+      return "timeout";
+    case ErrorCode::bus_closed:
+      return "bus closed";
+    case ErrorCode::bad_reply:
+      return "bad reply";
+    case ErrorCode::drive_error:
+      return "drive error";
+    case ErrorCode::not_finite:
+      return "not finite";
+    case ErrorCode::out_of_range:
+      return "out of range";
+    case ErrorCode::wrong_state:
+      return "wrong state";
   }
   return "unknown";
 }

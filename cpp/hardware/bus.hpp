@@ -16,7 +16,8 @@ class Bus {
  public:
   virtual ~Bus() = default;
 
-  // Opens the device and takes it exclusively. Blocks briefly. Throws BusError: absent, busy, no permission, bad rate.
+  // Opens the device and takes it exclusively. Blocks briefly. Throws BusError: absent, busy, no permission,
+  // bad rate.
   virtual void open() = 0;
   // Idempotent, never throws. Sends nothing.
   virtual void close() noexcept = 0;
@@ -28,7 +29,8 @@ class Bus {
   // Hands all bytes to the device, or fails (timeout: the device's queue stayed full until the deadline).
   virtual Result transmit(std::span<const std::uint8_t> bytes, TimePoint deadline) noexcept = 0;
   // Waits for at least one byte, then takes what is there; `received` says how many.
-  virtual Result receive(std::span<std::uint8_t> buffer, TimePoint deadline, std::size_t& received) noexcept = 0;
+  virtual Result receive(std::span<std::uint8_t> buffer, TimePoint deadline,
+                         std::size_t& received) noexcept = 0;
   // Drops whatever has arrived and was not read: a late answer must not be taken for the next one.
   virtual Result discard_input() noexcept = 0;
 };

@@ -18,8 +18,9 @@ class Robot {
   virtual const Embodiment& embodiment() const noexcept = 0;
   virtual std::uint64_t serial() const noexcept = 0;  // unique in the process; a SafeCommand carries it
 
-  // Opens the bus, finds every motor, compares its registers with the calibration. Changes no torque and moves nothing.
-  // Blocks up to a second. Throws BusError, BusTimeout, CalibrationError naming joint, value and expected value.
+  // Opens the bus, finds every motor, compares its registers with the calibration. Changes no torque and
+  // moves nothing. Blocks up to a second. Throws BusError, BusTimeout, CalibrationError naming joint, value
+  // and expected value.
   virtual void connect() = 0;
   // Closes the bus and sends nothing: the motors keep doing what they did. Idempotent.
   virtual void disconnect() noexcept = 0;

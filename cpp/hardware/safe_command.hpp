@@ -1,5 +1,5 @@
-// SafeCommand: joint positions that passed the SafetyLimiter, for one robot and one tick; nothing else reaches a motor.
-// SPDX-License-Identifier: Apache-2.0
+// SafeCommand: joint positions that passed the SafetyLimiter, for one robot and one tick; nothing else
+// reaches a motor. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ class SafeCommand {
   SafeCommand(std::uint64_t robot, std::uint64_t tick, std::size_t num_joints) noexcept
       : robot_(robot), tick_(tick), num_joints_(num_joints) {}
 
-  std::uint64_t robot_;     // Robot::serial()
+  std::uint64_t robot_;  // Robot::serial()
   std::uint64_t tick_;
   std::size_t num_joints_;
   JointArray position_{};

@@ -1,5 +1,5 @@
-// Check: the C++ tests' harness, small enough to read: TEST(name) { CHECK(...); }. Tests need nothing but a compiler.
-// SPDX-License-Identifier: Apache-2.0
+// Check: the C++ tests' harness, small enough to read: TEST(name) { CHECK(...); }. Tests need nothing but a
+// compiler. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cmath>
@@ -68,41 +68,42 @@ inline int run_all(const char* filter) {
 
 }  // namespace wallx::test
 
-#define TEST(name)                                                     \
-  static void test_##name();                                           \
+#define TEST(name)                                                          \
+  static void test_##name();                                                \
   static const ::wallx::test::Register register_##name{#name, test_##name}; \
   static void test_##name()
 
-#define CHECK(condition)                                                              \
-  do {                                                                                \
+#define CHECK(condition)                                                                \
+  do {                                                                                  \
     if (!(condition)) ::wallx::test::fail(__FILE__, __LINE__, "CHECK(" #condition ")"); \
   } while (0)
-#define CHECK_EQ(a, b)                                                                                   \
-  do {                                                                                                   \
+#define CHECK_EQ(a, b)                                                                                       \
+  do {                                                                                                       \
     if (!((a) == (b))) ::wallx::test::fail(__FILE__, __LINE__, ::wallx::test::show(#a " == " #b, (a), (b))); \
   } while (0)
-#define CHECK_NEAR(a, b, tolerance)                                                                      \
-  do {                                                                                                   \
-    if (!(std::abs((a) - (b)) <= (tolerance)))                                                           \
-      ::wallx::test::fail(__FILE__, __LINE__, ::wallx::test::show(#a " ~ " #b, (a), (b)));               \
+#define CHECK_NEAR(a, b, tolerance)                                                        \
+  do {                                                                                     \
+    if (!(std::abs((a) - (b)) <= (tolerance)))                                             \
+      ::wallx::test::fail(__FILE__, __LINE__, ::wallx::test::show(#a " ~ " #b, (a), (b))); \
   } while (0)
-#define REQUIRE(condition)                                                              \
-  do {                                                                                  \
-    if (!(condition)) {                                                                 \
-      ::wallx::test::fail(__FILE__, __LINE__, "REQUIRE(" #condition ")");               \
-      throw ::wallx::test::Failed{};                                                    \
-    }                                                                                   \
+#define REQUIRE(condition)                                                \
+  do {                                                                    \
+    if (!(condition)) {                                                   \
+      ::wallx::test::fail(__FILE__, __LINE__, "REQUIRE(" #condition ")"); \
+      throw ::wallx::test::Failed{};                                      \
+    }                                                                     \
   } while (0)
 // the message must contain `part`
-#define CHECK_THROWS(expression, Type, part)                                                                 \
-  do {                                                                                                       \
-    bool threw_ = false;                                                                                     \
-    try {                                                                                                    \
-      (void)(expression);                                                                                    \
-    } catch (const Type& error_) {                                                                           \
-      threw_ = true;                                                                                         \
-      if (!std::strstr(error_.what(), part))                                                                 \
-        ::wallx::test::fail(__FILE__, __LINE__, std::string("message lacks '") + (part) + "': " + error_.what()); \
-    }                                                                                                        \
-    if (!threw_) ::wallx::test::fail(__FILE__, __LINE__, #expression " did not throw " #Type);               \
+#define CHECK_THROWS(expression, Type, part)                                                   \
+  do {                                                                                         \
+    bool threw_ = false;                                                                       \
+    try {                                                                                      \
+      (void)(expression);                                                                      \
+    } catch (const Type& error_) {                                                             \
+      threw_ = true;                                                                           \
+      if (!std::strstr(error_.what(), part))                                                   \
+        ::wallx::test::fail(__FILE__, __LINE__,                                                \
+                            std::string("message lacks '") + (part) + "': " + error_.what());  \
+    }                                                                                          \
+    if (!threw_) ::wallx::test::fail(__FILE__, __LINE__, #expression " did not throw " #Type); \
   } while (0)

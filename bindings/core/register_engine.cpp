@@ -1,0 +1,330 @@
+// The engine for Python: weights, contexts, and the index arithmetic that `verify` checks by itself.
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <span>
+
+#include "base/errors.hpp"
+#include "bindings/core/register.hpp"
+#include "engine/context.hpp"
+#include "model/action_head.hpp"
+#include "model/positions.hpp"
+#include "model/safetensors.hpp"
+
+namespace py = pybind11;
+
+namespace wallx {
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using Integers = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
+
+std::span<const float> view(const Floats& array) {
+  return {array.data(), static_cast<std::size_t>(array.size())};
+}
+std::span<const std::int64_t> view(const Integers& array) {
+  return {array.data(), static_cast<std::size_t>(array.size())};
+}
+
+template <class T>
+py::array_t<T> to_array(const std::vector<T>& data, const std::vector<py::ssize_t>& shape) {
+  py::array_t<T> out(shape);
+  std::copy(data.begin(), data.end(), out.mutable_data());
+  return out;
+}
+
+std::vector<Grid> to_grids(const Integers& array) {
+  if (array.size() == 0) return {};
+  if (array.ndim() != 2 || array.shape(1) != 3) throw ConfigError("grids must have shape (pictures, 3)");
+  std::vector<Grid> grids;
+  for (py::ssize_t i = 0; i < array.shape(0); ++i)
+    grids.push_back({array.at(i, 0), array.at(i, 1), array.at(i, 2)});
+  return grids;
+}
+
+RopeLayout to_layout(const std::string& name) {
+  if (name == "hf") return RopeLayout::hf;
+  if (name == "contiguous") return RopeLayout::contiguous;
+  throw ConfigError("rope_layout is '" + name + "', expected 'hf' or 'contiguous'");
+}
+
+FlowOptions to_options(std::int64_t num_steps, const std::string& attention, const std::string& time_grid) {
+  FlowOptions options;
+  options.num_steps = num_steps;
+  if (attention == "causal") {
+    options.attention = ActionAttention::causal;
+  } else if (attention != "bidirectional") {
+    throw ConfigError("attention is '" + attention + "', expected 'bidirectional' or 'causal'");
+  }
+  if (time_grid == "legacy") {
+    options.time_grid = TimeGrid::legacy;
+  } else if (time_grid != "intervals") {
+    throw ConfigError("time_grid is '" + time_grid + "', expected 'intervals' or 'legacy'");
+  }
+  return options;
+}
+
+py::dict to_dict(const Trace& trace) {
+  py::dict out;
+  for (const auto& [name, array] : trace.arrays()) {
+    const auto width = static_cast<py::ssize_t>(array.width);
+    out[py::str(name)] = to_array(array.data, {static_cast<py::ssize_t>(array.data.size()) / width, width});
+  }
+  return out;
+}
+
+py::array to_numpy(const TensorEntry& entry) {
+  const char* format = nullptr;
+  switch (entry.dtype) {
+    case Dtype::f64:
+      format = "float64";
+      break;
+    case Dtype::f32:
+      format = "float32";
+      break;
+    case Dtype::f16:
+      format = "float16";
+      break;
+    case Dtype::bf16:
+      throw CheckpointError("tensor " + entry.name + ": numpy has no BF16; read it through an Engine");
+    case Dtype::i64:
+      format = "int64";
+      break;
+    case Dtype::i32:
+      format = "int32";
+      break;
+    case Dtype::i16:
+      format = "int16";
+      break;
+    case Dtype::i8:
+      format = "int8";
+      break;
+    case Dtype::u8:
+      format = "uint8";
+      break;
+    case Dtype::boolean:
+      format = "bool";
+      break;
+  }
+  py::array out(py::dtype(format), entry.shape);
+  std::copy_n(entry.data, entry.num_bytes, static_cast<std::byte*>(out.mutable_data()));
+  return out;
+}
+
+void register_config(py::module_& m) {
+  py::class_<VisionConfig>(m, "VisionConfig", "Dimensions of the vision tower.")
+      .def_readonly("depth", &VisionConfig::depth)
+      .def_readonly("hidden_size", &VisionConfig::hidden_size)
+      .def_readonly("num_heads", &VisionConfig::num_heads)
+      .def_readonly("intermediate_size", &VisionConfig::intermediate_size)
+      .def_readonly("in_channels", &VisionConfig::in_channels)
+      .def_readonly("patch_size", &VisionConfig::patch_size)
+      .def_readonly("temporal_patch_size", &VisionConfig::temporal_patch_size)
+      .def_readonly("spatial_merge_size", &VisionConfig::spatial_merge_size)
+      .def_readonly("window_size", &VisionConfig::window_size)
+      .def_readonly("full_attention_blocks", &VisionConfig::full_attention_blocks);
+  py::class_<ModelConfig>(m, "ModelConfig", "Dimensions and slots of a checkpoint, from its config.json.")
+      .def_static("load", &ModelConfig::load, py::arg("directory"))
+      .def_readonly("architecture", &ModelConfig::architecture)
+      .def_readonly("hidden_size", &ModelConfig::hidden_size)
+      .def_readonly("num_layers", &ModelConfig::num_layers)
+      .def_readonly("num_heads", &ModelConfig::num_heads)
+      .def_readonly("num_kv_heads", &ModelConfig::num_kv_heads)
+      .def_readonly("head_dim", &ModelConfig::head_dim)
+      .def_readonly("expert_sizes", &ModelConfig::expert_sizes)
+      .def_readonly("mrope_section", &ModelConfig::mrope_section)
+      .def_readonly("is_head_tied", &ModelConfig::is_head_tied)
+      .def_readonly("image_token_id", &ModelConfig::image_token_id)
+      .def_readonly("vision_start_token_id", &ModelConfig::vision_start_token_id)
+      .def_readonly("vision", &ModelConfig::vision)
+      .def_readonly("dof", &ModelConfig::dof)
+      .def_readonly("agent_pos", &ModelConfig::agent_pos)
+      .def_readonly("unknown_keys", &ModelConfig::unknown_keys)
+      .def_property_readonly("action_dim", &ModelConfig::action_dim)
+      .def_property_readonly("state_dim", &ModelConfig::state_dim);
+}
+
+void register_context(py::module_& m) {
+  using Model = std::shared_ptr<const WallOss>;
+  struct Engine {
+    Model model;
+  };
+  py::class_<Engine, std::shared_ptr<Engine>>(
+      m, "Engine", "The weights of one checkpoint, shared by any number of contexts.")
+      .def_static(
+          "load",
+          [](const std::string& directory) {
+            return std::make_shared<Engine>(Engine{WallOss::load(directory)});
+          },
+          py::arg("directory"), py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("config", [](const Engine& e) { return e.model->config(); })
+      .def_property_readonly("vocab_size", [](const Engine& e) { return e.model->language().vocab_size(); })
+      .def_property_readonly("tensor_names", [](const Engine& e) { return e.model->weights().names(); })
+      .def_property_readonly("mapped_bytes",
+                             [](const Engine& e) { return e.model->weights().mapped_bytes(); })
+      .def_property_readonly("widened_bytes",
+                             [](const Engine& e) { return e.model->weights().widened_bytes(); })
+      .def(
+          "tensor",
+          [](const Engine& e, const std::string& name) {
+            const Shape& shape = e.model->weights().entry(name).shape;
+            return to_array(e.model->weights().read(name), {shape.begin(), shape.end()});
+          },
+          py::arg("name"));
+
+  py::class_<Context>(m, "Context", "The engine's state of one conversation.")
+      .def(py::init([](const Engine& engine, std::int64_t max_tokens, const std::string& rope_layout) {
+             return std::make_unique<Context>(engine.model, max_tokens, to_layout(rope_layout));
+           }),
+           py::arg("engine"), py::arg("max_tokens") = 2048, py::arg("rope_layout") = "hf")
+      .def_property_readonly("length", &Context::length)
+      .def_property_readonly("max_tokens", &Context::max_tokens)
+      .def(
+          "prefill",
+          [](Context& self, const Integers& ids, const Floats& pixels, const Integers& grids,
+             std::int64_t state_token_id, const Floats& state, const Floats& state_mask,
+             bool is_traced) -> py::object {
+            const std::vector<Grid> parsed = to_grids(grids);
+            const Prompt prompt{view(ids),      view(pixels), parsed,
+                                state_token_id, view(state),  view(state_mask)};
+            Trace trace;
+            {
+              py::gil_scoped_release release;
+              self.prefill(prompt, is_traced ? &trace : nullptr);
+            }
+            if (is_traced) return to_dict(trace);
+            return py::none();
+          },
+          py::arg("ids"), py::arg("pixels") = Floats(0), py::arg("grids") = Integers(0),
+          py::arg("state_token_id") = -1, py::arg("state") = Floats(0), py::arg("state_mask") = Floats(0),
+          py::kw_only(), py::arg("trace") = false)
+      .def(
+          "denoise",
+          [](Context& self, const Floats& noise, const Floats& dof_mask, std::int64_t num_steps,
+             const std::string& attention, const std::string& time_grid, bool is_traced) -> py::object {
+            const FlowOptions options = to_options(num_steps, attention, time_grid);
+            if (noise.ndim() != 2) throw ConfigError("noise must have shape (horizon, action_dim)");
+            std::vector<float> actions(noise.data(), noise.data() + noise.size());
+            const std::vector<py::ssize_t> shape{noise.shape(0), noise.shape(1)};
+            FlowSteps steps;
+            Trace trace;
+            {
+              py::gil_scoped_release release;
+              self.denoise(actions, view(dof_mask), shape[0], options, is_traced ? &steps : nullptr,
+                           is_traced ? &trace : nullptr);
+            }
+            const py::array_t<float> out = to_array(actions, shape);
+            if (!is_traced) return out;
+            py::dict traced = to_dict(trace);
+            const auto count = static_cast<py::ssize_t>(steps.t.size());
+            traced["t"] = to_array(steps.t, {count});
+            traced["x"] = to_array(steps.x, {count + 1, shape[0], shape[1]});
+            traced["v"] = to_array(steps.v, {count, shape[0], shape[1]});
+            return py::make_tuple(out, traced);
+          },
+          py::arg("noise"), py::arg("dof_mask"), py::arg("num_steps") = 10,
+          py::arg("attention") = "bidirectional", py::arg("time_grid") = "intervals", py::kw_only(),
+          py::arg("trace") = false)
+      .def("logits",
+           [](const Context& self) {
+             py::array_t<float> out(self.model().language().vocab_size());
+             const std::span<float> to{out.mutable_data(), static_cast<std::size_t>(out.size())};
+             py::gil_scoped_release release;
+             self.logits(to);
+             return out;
+           })
+      .def("decode", &Context::decode, py::arg("id"), py::call_guard<py::gil_scoped_release>());
+}
+
+void register_positions(py::module_& m) {
+  m.def(
+      "mrope_positions",
+      [](const Integers& ids, const Integers& mask, const Integers& grids, const ModelConfig& config) {
+        if (ids.ndim() != 2 || mask.ndim() != 2 || ids.shape(0) != mask.shape(0) ||
+            ids.shape(1) != mask.shape(1))
+          throw ConfigError("ids and mask must both have shape (batch, tokens)");
+        const py::ssize_t batch = ids.shape(0), tokens = ids.shape(1);
+        const std::vector<Grid> parsed = to_grids(grids);
+        py::array_t<std::int64_t> positions({py::ssize_t{3}, batch, tokens});
+        py::array_t<std::int64_t> deltas({batch, py::ssize_t{1}});
+        std::size_t next_grid = 0;
+        for (py::ssize_t b = 0; b < batch; ++b) {
+          const auto length = static_cast<std::size_t>(tokens);
+          const MropePositions row =
+              mrope_positions({ids.data(b, 0), length}, {mask.data(b, 0), length}, parsed, next_grid, config);
+          std::copy(row.time.begin(), row.time.end(), positions.mutable_data(0, b, 0));
+          std::copy(row.height.begin(), row.height.end(), positions.mutable_data(1, b, 0));
+          std::copy(row.width.begin(), row.width.end(), positions.mutable_data(2, b, 0));
+          deltas.mutable_at(b, 0) = row.next - tokens;
+        }
+        return py::make_tuple(positions, deltas);
+      },
+      py::arg("ids"), py::arg("mask"), py::arg("grids"), py::arg("config"));
+  m.def(
+      "window_order",
+      [](const Integers& grids, const ModelConfig& config) {
+        const WindowOrder order = window_order(to_grids(grids), config.vision);
+        return py::make_tuple(to_array(order.index, {static_cast<py::ssize_t>(order.index.size())}),
+                              to_array(order.offsets, {static_cast<py::ssize_t>(order.offsets.size())}));
+      },
+      py::arg("grids"), py::arg("config"));
+  m.def(
+      "rotary_tables",
+      [](const Integers& positions, const ModelConfig& config, const std::string& layout) {
+        if (positions.ndim() != 2 || positions.shape(0) != 3)
+          throw ConfigError("positions must have shape (3, tokens)");
+        const py::ssize_t tokens = positions.shape(1);
+        MropePositions parsed;
+        parsed.time.assign(positions.data(0, 0), positions.data(0, 0) + tokens);
+        parsed.height.assign(positions.data(1, 0), positions.data(1, 0) + tokens);
+        parsed.width.assign(positions.data(2, 0), positions.data(2, 0) + tokens);
+        std::vector<float> cos, sin;
+        rotary_tables(parsed, config, to_layout(layout), cos, sin);
+        const std::vector<py::ssize_t> shape{tokens, static_cast<py::ssize_t>(config.head_dim)};
+        return py::make_tuple(to_array(cos, shape), to_array(sin, shape));
+      },
+      py::arg("positions"), py::arg("config"), py::arg("rope_layout") = "hf");
+  m.def(
+      "apply_rotary",
+      [](const Floats& x, const Floats& cos, const Floats& sin) {
+        if (x.ndim() != 3 || cos.ndim() != 2 || sin.ndim() != 2 || cos.shape(0) != x.shape(0) ||
+            cos.shape(1) != x.shape(2) || sin.shape(0) != cos.shape(0) || sin.shape(1) != cos.shape(1))
+          throw ConfigError("x must have shape (tokens, heads, head_dim), cos and sin (tokens, head_dim)");
+        py::array_t<float> out({x.shape(0), x.shape(1), x.shape(2)});
+        std::copy_n(x.data(), x.size(), out.mutable_data());
+        apply_rotary(out.mutable_data(), x.shape(0), x.shape(1) * x.shape(2), x.shape(1), x.shape(2),
+                     {cos.data(), sin.data()});
+        return out;
+      },
+      py::arg("x"), py::arg("cos"), py::arg("sin"));
+  m.def(
+      "time_embedding",
+      [](float time, std::int64_t width) {
+        if (width < 4 || width % 2)
+          throw ConfigError("width is " + std::to_string(width) + ", expected an even number from 4");
+        py::array_t<float> out(width);
+        time_embedding(time, width, out.mutable_data());
+        return out;
+      },
+      py::arg("time"), py::arg("width"));
+  m.def(
+      "read_safetensors",
+      [](const std::string& path) {
+        const SafetensorsFile file(path);
+        py::dict out;
+        for (const TensorEntry& entry : file.tensors()) out[py::str(entry.name)] = to_numpy(entry);
+        return out;
+      },
+      py::arg("path"));
+}
+
+}  // namespace
+
+void register_engine(py::module_& m) {
+  register_config(m);
+  register_context(m);
+  register_positions(m);
+}
+
+}  // namespace wallx

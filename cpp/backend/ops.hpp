@@ -1,0 +1,75 @@
+// Ops: the fused operations that the model's graph is written in; fp32 on the CPU for now.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace wallx {
+
+// All buffers are row-major fp32. `rows` counts tokens. Outputs never alias inputs unless a comment allows
+// it.
+
+// y = x W^T + b
+struct Linear {
+  const float* weight = nullptr;  // (out x in)
+  const float* bias = nullptr;    // (out), or null
+  std::int64_t out = 0;
+  std::int64_t in = 0;
+};
+
+enum class Activation { none, silu, gelu };  // gelu: the exact one, with erf
+
+// y = activation(x W^T + b) + residual; residual (rows x out) may be null and may be y itself;
+// rows of y are y_stride apart (0: layer.out), those of residual layer.out
+void linear(const float* x, std::int64_t rows, const Linear& layer, Activation activation,
+            const float* residual, float* y, std::int64_t y_stride = 0);
+
+// y = silu(gate(x)) * up(x)                                                      (rows x gate.out)
+void gated_linear(const float* x, std::int64_t rows, const Linear& gate, const Linear& up, float* y);
+
+// y = x / sqrt(mean(x^2) + eps) * weight                                         (rows x width)
+void rms_norm(const float* x, std::int64_t rows, std::int64_t width, const float* weight, float eps,
+              float* y);
+
+// rotates each head of x in place: (a, b) -> (a cos - b sin, b cos + a sin) with a the first, b the second
+// half
+struct Rotary {
+  const float* cos = nullptr;  // (rows x head_dim)
+  const float* sin = nullptr;  // (rows x head_dim)
+};
+// x (rows x stride), its first num_heads * head_dim columns
+void apply_rotary(float* x, std::int64_t rows, std::int64_t stride, std::int64_t num_heads,
+                  std::int64_t head_dim, const Rotary& rotary);
+
+// key/value cache of one layer, (kv_heads x capacity x head_dim) each
+struct CacheView {
+  float* key = nullptr;
+  float* value = nullptr;
+  std::int64_t capacity = 0;  // [tokens]
+  std::int64_t num_kv_heads = 0;
+  std::int64_t head_dim = 0;
+};
+
+// rotates q in place, rotates k and writes k and v into the cache at [position, position + rows)
+// qkv (rows x (num_heads + 2 kv_heads) * head_dim), order q | k | v
+void rotate_and_cache(float* qkv, std::int64_t rows, std::int64_t num_heads, const Rotary& rotary,
+                      std::int64_t position, const CacheView& cache);
+
+// softmax(q k^T / sqrt(head_dim)) v over a cache; query row i sees the first
+// `position + i + 1` entries (causal) or all `position + rows` (block: the rows see each other both ways)
+struct CacheAttention {
+  std::int64_t rows = 0;
+  std::int64_t num_heads = 0;
+  std::int64_t position = 0;  // cache entries before the first row
+  bool is_causal = true;
+};
+// scratch (position + rows)
+void cache_attention(const float* qkv, const CacheAttention& shape, const CacheView& cache, float* scratch,
+                     float* y);
+
+// softmax(q k^T / sqrt(head_dim)) v inside each segment [offsets[i], offsets[i + 1]) of the rows, all see all
+// qkv (rows x 3 * num_heads * head_dim), order q | k | v; scratch (longest segment)
+void segment_attention(const float* qkv, const std::int32_t* offsets, std::int64_t num_segments,
+                       std::int64_t num_heads, std::int64_t head_dim, float* scratch, float* y);
+
+}  // namespace wallx

@@ -1,0 +1,38 @@
+// Trace: named copies of intermediate tensors, for `verify` and tests; a null trace costs nothing.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace wallx {
+
+class Trace {
+ public:
+  struct Array {
+    std::int64_t width = 0;
+    std::vector<float> data;  // (rows x width)
+  };
+
+  // Appends rows under a name: prefill and the first denoising step together give a whole sequence.
+  void append(const std::string& name, const float* data, std::int64_t rows, std::int64_t width) {
+    Array& array = arrays_[name];
+    array.width = width;
+    array.data.insert(array.data.end(), data, data + rows * width);
+  }
+  // The output of a layer whose epilogue already added the residual.
+  void append_difference(const std::string& name, const float* sum, const float* residual, std::int64_t rows,
+                         std::int64_t width) {
+    Array& array = arrays_[name];
+    array.width = width;
+    for (std::int64_t i = 0; i < rows * width; ++i) array.data.push_back(sum[i] - residual[i]);
+  }
+  const std::map<std::string, Array>& arrays() const { return arrays_; }
+
+ private:
+  std::map<std::string, Array> arrays_;
+};
+
+}  // namespace wallx

@@ -1,0 +1,146 @@
+// Weights: finding, checking and widening tensors.
+// SPDX-License-Identifier: Apache-2.0
+#include "model/weights.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+
+#include "base/errors.hpp"
+
+namespace wallx {
+namespace {
+
+float widen_bf16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+
+float widen_f16(std::uint16_t bits) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000) << 16;
+  const std::uint32_t exponent = (bits >> 10) & 0x1F;
+  const std::uint32_t mantissa = bits & 0x3FF;
+  if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000u | mantissa << 13);
+  if (exponent == 0) {  // zero and subnormals: exact in fp32
+    const float value = static_cast<float>(mantissa) * 0x1p-24f;
+    return sign ? -value : value;
+  }
+  return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
+}
+
+bool is_readable(Dtype dtype) { return dtype == Dtype::f32 || dtype == Dtype::bf16 || dtype == Dtype::f16; }
+
+void convert(const TensorEntry& entry, std::size_t begin, std::size_t end, float* out) {
+  if (entry.dtype == Dtype::f32) {
+    std::memcpy(out, entry.data + begin * 4, (end - begin) * 4);
+    return;
+  }
+  for (std::size_t i = begin; i < end; ++i) {
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, entry.data + i * 2, 2);
+    out[i - begin] = entry.dtype == Dtype::bf16 ? widen_bf16(bits) : widen_f16(bits);
+  }
+}
+
+}  // namespace
+
+Weights::Weights(const std::string& directory) : directory_(directory) {
+  std::vector<std::string> paths;
+  std::error_code error;
+  for (const auto& item : std::filesystem::directory_iterator(directory, error))
+    // model.safetensors, or shards model-00001-of-00002.safetensors; other files may stand beside them
+    if (item.path().extension() == ".safetensors" && item.path().filename().string().rfind("model", 0) == 0)
+      paths.push_back(item.path().string());
+  if (error) throw CheckpointError(directory + ": cannot read the folder: " + error.message());
+  if (paths.empty())
+    throw CheckpointError(directory + ": no model.safetensors (or model-*.safetensors) in this folder");
+  std::sort(paths.begin(), paths.end());
+  for (const std::string& path : paths) {
+    files_.push_back(std::make_unique<SafetensorsFile>(path));
+    for (const TensorEntry& entry : files_.back()->tensors())
+      if (!entries_.emplace(entry.name, &entry).second)
+        throw CheckpointError(path + ": tensor " + entry.name +
+                              " stands in more than one file of the folder");
+  }
+}
+
+const TensorEntry& Weights::entry(const std::string& name) const {
+  const auto found = entries_.find(name);
+  if (found == entries_.end()) throw CheckpointError(directory_ + ": tensor " + name + ": missing");
+  return *found->second;
+}
+
+const float* Weights::take(const std::string& name, const Shape& shape) {
+  const auto found = entries_.find(name);
+  if (found == entries_.end())
+    throw CheckpointError(directory_ + ": tensor " + name + ": missing, expected shape " + to_string(shape));
+  const TensorEntry& entry = *found->second;
+  if (entry.shape != shape)
+    throw CheckpointError(directory_ + ": tensor " + name + ": expected shape " + to_string(shape) +
+                          ", found " + to_string(entry.shape));
+  if (!is_readable(entry.dtype))
+    throw CheckpointError(directory_ + ": tensor " + name + ": expected F32, BF16 or F16, found " +
+                          to_string(entry.dtype));
+  used_.insert_or_assign(name, true);
+  if (entry.dtype == Dtype::f32 && reinterpret_cast<std::uintptr_t>(entry.data) % alignof(float) == 0) {
+    mapped_bytes_ += entry.num_bytes;
+    return reinterpret_cast<const float*>(entry.data);
+  }
+  return widen(entry);
+}
+
+const float* Weights::widen(const TensorEntry& entry) {
+  const std::size_t count = static_cast<std::size_t>(num_elements(entry.shape));
+  // plain new: the pages become resident only as they are written, while the source's are given back
+  owned_.push_back(std::unique_ptr<float[]>(new float[count]));
+  constexpr std::size_t kStep = 1 << 20;
+  for (std::size_t begin = 0; begin < count; begin += kStep) {
+    const std::size_t end = std::min(count, begin + kStep);
+    convert(entry, begin, end, owned_.back().get() + begin);
+    const std::size_t size = size_of(entry.dtype);
+    SafetensorsFile::drop_pages(entry.data + begin * size, (end - begin) * size);
+  }
+  widened_bytes_ += count * sizeof(float);
+  return owned_.back().get();
+}
+
+Linear Weights::take_linear(const std::string& prefix, std::int64_t out, std::int64_t in, bool has_bias) {
+  Linear layer;
+  layer.out = out;
+  layer.in = in;
+  layer.weight = take(prefix + ".weight", {out, in});
+  if (has_bias) layer.bias = take(prefix + ".bias", {out});
+  return layer;
+}
+
+void Weights::require_all_used() const {
+  std::vector<std::string> surplus;
+  for (const auto& [name, entry] : entries_)
+    if (!used_.count(name)) surplus.push_back(name + " " + to_string(entry->shape));
+  if (surplus.empty()) return;
+  std::sort(surplus.begin(), surplus.end());
+  std::string list;
+  for (std::size_t i = 0; i < std::min<std::size_t>(surplus.size(), 5); ++i)
+    list += (i ? ", " : "") + surplus[i];
+  throw CheckpointError(directory_ + ": " + std::to_string(surplus.size()) +
+                        " surplus tensors that this architecture does not have: " + list +
+                        (surplus.size() > 5 ? ", ..." : ""));
+}
+
+std::vector<std::string> Weights::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : entries_) names.push_back(name);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<float> Weights::read(const std::string& name) const {
+  const TensorEntry& found = entry(name);
+  if (!is_readable(found.dtype))
+    throw CheckpointError(directory_ + ": tensor " + name + ": expected F32, BF16 or F16, found " +
+                          to_string(found.dtype));
+  std::vector<float> out(static_cast<std::size_t>(num_elements(found.shape)));
+  convert(found, 0, out.size(), out.data());
+  return out;
+}
+
+}  // namespace wallx

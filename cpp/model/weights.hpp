@@ -1,0 +1,53 @@
+// Weights: the fp32 tensors of a checkpoint folder; mapped in place where the file holds fp32, widened where
+// not. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "backend/ops.hpp"
+#include "model/safetensors.hpp"
+
+namespace wallx {
+
+class Weights {
+ public:
+  // Maps the folder's model*.safetensors. Throws CheckpointError: none there, damaged, a tensor twice.
+  explicit Weights(const std::string& directory);
+
+  // The tensor as fp32, valid as long as this object. Throws CheckpointError naming tensor, expected and
+  // found shape.
+  const float* take(const std::string& name, const Shape& shape);
+  Linear take_linear(const std::string& prefix, std::int64_t out, std::int64_t in, bool has_bias);
+
+  bool contains(const std::string& name) const { return entries_.count(name) != 0; }
+  const TensorEntry& entry(const std::string& name) const;  // CheckpointError when absent
+  // Marks a tensor as known without loading it.
+  void skip(const std::string& name) { used_.insert_or_assign(name, true); }
+  // Throws CheckpointError naming the first tensors that nothing asked for.
+  void require_all_used() const;
+
+  std::vector<std::string> names() const;
+  // A copy as fp32, for small tensors such as statistics.
+  std::vector<float> read(const std::string& name) const;
+
+  std::size_t widened_bytes() const { return widened_bytes_; }
+  std::size_t mapped_bytes() const { return mapped_bytes_; }
+
+ private:
+  const float* widen(const TensorEntry& entry);
+
+  std::string directory_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::unordered_map<std::string, const TensorEntry*> entries_;
+  std::unordered_map<std::string, bool> used_;
+  std::vector<std::unique_ptr<float[]>> owned_;
+  std::size_t widened_bytes_ = 0;
+  std::size_t mapped_bytes_ = 0;
+};
+
+}  // namespace wallx
