@@ -9,7 +9,7 @@
      +-- BusError                     the line to the motors failed or is taken
      |    +-- BusTimeout (TimeoutError)   a motor did not answer in time
      +-- CalibrationError             a calibration is missing or does not fit the robot
-     +-- SafetyStop                   the control loop stopped the robot; ``records`` holds the last states and commands
+     +-- SafetyStop                   the loop stopped the robot; ``records``: last states and commands
 
 Every message says what is wrong, the value, the bound, and where to fix it.
 """

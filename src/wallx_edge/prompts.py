@@ -1,0 +1,346 @@
+"""Prompts and tokens: the reference's exact texts, their token ids, and the pictures' places in them."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from wallx_edge.errors import CheckpointError, ConfigError
+
+__all__ = [
+    "TokenLayout",
+    "Tokenizer",
+    "camera_label",
+    "expand_images",
+    "fast_prompt",
+    "flow_prompt",
+    "subtask_prompt",
+    "text_prompt",
+]
+
+IMAGE = "<|image_pad|>"
+STATE = "<|propri|>"
+ACTION = "<|action|>"
+END = "<|im_end|>"
+
+_VISION = f"<|vision_start|>{IMAGE}<|vision_end|>"
+_SYSTEM = f"<|im_start|>system\nYou are a helpful assistant.{END}\n"
+_ASSISTANT = f"{END}\n<|im_start|>assistant\n"
+_CAMERA_LABELS = {
+    "face_view": "front view",
+    "left_wrist_view": "left wrist view",
+    "right_wrist_view": "right wrist view",
+}
+_SPECIAL = re.compile(r"<\|[^|]*\|>")
+
+
+def camera_label(role: str) -> str:
+    """How the prompt names a camera.
+
+    The three published roles have the reference's labels (``face_view`` is "front view"). Any other role is
+    named by its own words, underscores as spaces (``table_side_view`` is "table side view"): say so to the
+    user, as no published checkpoint was trained with it.
+
+    Raises:
+        ConfigError: a role with a special token in it.
+    """
+    return _CAMERA_LABELS.get(role) or _plain(role, "camera role").replace("_", " ")
+
+
+def flow_prompt(cameras: Sequence[str], instruction: str, horizon: int) -> str:
+    """The prompt of flow actions: pictures, instruction, state, then one ``<|action|>`` per row.
+
+    Args:
+        cameras: roles in the model's order; each picture is one ``<|image_pad|>``, see :func:`expand_images`.
+        instruction: what to do.
+        horizon: rows of the action chunk.
+
+    Raises:
+        ConfigError: no camera, no instruction, a special token in it, a horizon below 1.
+    """
+    if horizon < 1:
+        raise ConfigError(f"prompt: horizon {horizon}, expected 1 or more")
+    return fast_prompt(cameras, instruction) + ACTION * horizon
+
+
+def fast_prompt(cameras: Sequence[str], instruction: str) -> str:
+    """The prompt of FAST actions, which the model writes itself: :func:`flow_prompt` without ``<|action|>``.
+
+    Args:
+        cameras: roles in the model's order.
+        instruction: what to do.
+
+    Raises:
+        ConfigError: no camera, no instruction, a special token in it.
+    """
+    return (
+        f"{_observation(cameras, instruction)}Predict the next action in robot action.\n"
+        f"Proprioception: {STATE}\n{_ASSISTANT}"
+    )
+
+
+def subtask_prompt(cameras: Sequence[str], instruction: str) -> str:
+    """The prompt whose answer is the next subtask in words.
+
+    Args:
+        cameras: roles in the model's order.
+        instruction: what to do.
+
+    Raises:
+        ConfigError: no camera, no instruction, a special token in it.
+    """
+    return f"{_observation(cameras, instruction)}Predict the next action in language.\n{_ASSISTANT}"
+
+
+def text_prompt(num_images: int, question: str) -> str:
+    """The chat template with pictures and then a question.
+
+    Args:
+        num_images: pictures before the question.
+        question: what to ask.
+
+    Raises:
+        ConfigError: a negative number of pictures, no question, a special token in it.
+    """
+    if num_images < 0:
+        raise ConfigError(f"prompt: {num_images} pictures, expected 0 or more")
+    return f"{_SYSTEM}<|im_start|>user\n{_VISION * num_images}{_plain(question, 'question')}{_ASSISTANT}"
+
+
+def expand_images(prompt: str, counts: Sequence[int]) -> str:
+    """Repeats the i-th ``<|image_pad|>`` of a prompt ``counts[i]`` times.
+
+    Args:
+        prompt: with one ``<|image_pad|>`` per picture.
+        counts: language tokens of each picture, gh * gw / 4   (pictures,)
+
+    Raises:
+        ConfigError: another number of pictures, or a count below 1.
+    """
+    parts = prompt.split(IMAGE)
+    if len(parts) - 1 != len(counts):
+        raise ConfigError(f"prompt has room for {len(parts) - 1} pictures, got {len(counts)}")
+    if any(count < 1 for count in counts):
+        raise ConfigError(f"picture token counts {list(counts)}: expected 1 or more each")
+    return parts[0] + "".join(IMAGE * count + part for count, part in zip(counts, parts[1:], strict=True))
+
+
+def _observation(cameras: Sequence[str], instruction: str) -> str:
+    if not cameras:
+        raise ConfigError("prompt: no camera, expected one role or more, in the model's order")
+    pictures = " ".join(f"{camera_label(role)}: {_VISION}" for role in cameras)
+    task = _plain(instruction, "instruction")
+    return f"{_SYSTEM}<|im_start|>user\nObservation: {pictures}\nInstruction: {task}\n"
+
+
+def _plain(text: str, what: str) -> str:
+    """User text: a special token in it would shift the layout of pictures, state and actions."""
+    if not text.strip():
+        raise ConfigError(f"{what} is empty, expected words")
+    # the tokenizer normalizes to NFC before it looks for special tokens
+    found = _SPECIAL.search(unicodedata.normalize("NFC", text))
+    if found:
+        raise ConfigError(f"{what} contains {found.group()!r}, a special token; take it out of the text")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{what} is not valid Unicode at character {error.start}") from error
+    return text
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer. Calls do not block and may come from any thread."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, config: dict[str, Any], where: str) -> None:
+        """Use :meth:`load`.
+
+        Args:
+            tokenizer: of the ``tokenizers`` library.
+            config: content of ``tokenizer_config.json``, empty if there is none.
+            where: folder, for messages.
+        """
+        # a prompt is never cut or filled up, whatever the file says
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._config = config
+        self._where = where
+        self._added = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        """Reads ``tokenizer.json`` and, where there is one, ``tokenizer_config.json``. Blocks while reading.
+
+        Args:
+            folder: the checkpoint's.
+
+        Raises:
+            CheckpointError: no ``tokenizer.json``, or a file that is damaged.
+        """
+        path = Path(folder) / "tokenizer.json"
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file; a checkpoint needs its tokenizer")
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise CheckpointError(f"{path}: not a tokenizer: {error}") from error
+        config_path = Path(folder) / "tokenizer_config.json"
+        config: object = {}
+        if config_path.exists():
+            try:
+                config = json.loads(config_path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise CheckpointError(f"{config_path}: not JSON: {error}") from error
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{config_path}: expected an object, got {type(config).__name__}")
+        return cls(tokenizer, config, str(folder))
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """Token ids of a text; special tokens in it become their ids, none is added.
+
+        Returns:
+            int64   (n,)
+
+        Raises:
+            ConfigError: not valid Unicode.
+        """
+        try:
+            return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise ConfigError(f"text {text!r:.60} cannot be tokenized: {error}") from error
+
+    def decode(self, ids: Iterable[int] | NDArray[np.int64], *, skip_special: bool = False) -> str:
+        """The text of token ids; an id that the tokenizer does not know (a spare embedding row) has no text.
+
+        Args:
+            ids: int   (n,)
+            skip_special: leave out special tokens such as ``<|im_end|>``; ``<|action|>`` and its like stay.
+
+        Raises:
+            ConfigError: a negative id.
+        """
+        numbers = [int(i) for i in ids]
+        if any(i < 0 for i in numbers):
+            raise ConfigError(f"token id {min(numbers)}: expected 0 or more")
+        return self._tokenizer.decode(numbers, skip_special_tokens=skip_special)
+
+    def special_id(self, name: str) -> int:
+        """Id of a special token such as ``<|propri|>``.
+
+        Raises:
+            CheckpointError: the tokenizer has no such special token.
+        """
+        if name not in self._added:
+            raise CheckpointError(
+                f"{self._where}/tokenizer.json: special token {name} is missing; "
+                "this is not a WALL-OSS tokenizer"
+            )
+        return self._added[name]
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens, the added ones included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def action_token_start_index(self) -> int:
+        """Id of the first FAST action token; ``<|action_token_0|>`` must agree with ``tokenizer_config.json``.
+
+        Raises:
+            CheckpointError: neither is there, or they disagree.
+        """
+        configured = self._config.get("action_token_start_index")
+        added = self._added.get("<|action_token_0|>")
+        if configured is None and added is None:
+            raise CheckpointError(
+                f"{self._where}: the tokenizer has no action tokens (action_token_start_index)"
+            )
+        if configured is not None and added is not None and configured != added:
+            raise CheckpointError(
+                f"{self._where}/tokenizer_config.json: action_token_start_index is {configured}, "
+                f"<|action_token_0|> is {added} in tokenizer.json"
+            )
+        found = added if configured is None else configured
+        if isinstance(found, bool) or not isinstance(found, int) or found < 0:
+            raise CheckpointError(
+                f"{self._where}/tokenizer_config.json: action_token_start_index is {found!r}, "
+                "expected a token id"
+            )
+        return found
+
+    def layout(self, prompt: str, counts: Sequence[int], cameras: Sequence[str]) -> TokenLayout:
+        """Tokenizes a prompt for pictures of known size and checks that every picture has its place.
+
+        Args:
+            prompt: with one ``<|image_pad|>`` per picture.
+            counts: language tokens of each picture, gh * gw / 4   (pictures,)
+            cameras: a name for each picture, for messages.
+
+        Raises:
+            ConfigError: another number of pictures, or of tokens for one.
+            CheckpointError: the tokenizer lacks a special token of pictures.
+        """
+        return TokenLayout.check(self, self.encode(expand_images(prompt, counts)), counts, cameras)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLayout:
+    """Token ids whose pictures have been checked against the tokens they need.
+
+    Attributes:
+        ids: int64, read-only   (n,)
+        image_counts: tokens of each picture, in order   (pictures,)
+    """
+
+    ids: NDArray[np.int64]
+    image_counts: tuple[int, ...]
+
+    @classmethod
+    def check(
+        cls, tokenizer: Tokenizer, ids: NDArray[np.int64], counts: Sequence[int], cameras: Sequence[str]
+    ) -> TokenLayout:
+        """Checks ids from anywhere: every run of ``<|image_pad|>`` must be as long as its picture needs.
+
+        Args:
+            tokenizer: that made the ids.
+            ids: int64   (n,)
+            counts: language tokens of each picture, gh * gw / 4   (pictures,)
+            cameras: a name for each picture, for messages.
+
+        Raises:
+            ConfigError: not ids, another number of pictures, or of tokens for one; names the camera.
+            CheckpointError: the tokenizer lacks a special token of pictures.
+        """
+        if ids.ndim != 1 or ids.dtype != np.int64:
+            raise ConfigError(
+                f"token ids: got {ids.dtype} of shape {ids.shape}, expected int64 of shape (n,)"
+            )
+        if len(counts) != len(cameras):
+            raise ConfigError(f"got {len(counts)} pictures and {len(cameras)} camera names, expected as many")
+        is_image = np.concatenate(([False], ids == tokenizer.special_id(IMAGE), [False])).astype(np.int8)
+        edges = np.flatnonzero(np.diff(is_image))
+        runs = [int(end - start) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+        for camera, run, count in zip(cameras, runs, counts, strict=False):
+            if run != count:
+                raise ConfigError(
+                    f"token count mismatch: camera {camera!r} has {run} {IMAGE} tokens, "
+                    f"its picture needs {count}"
+                )
+        if len(runs) != len(counts):
+            raise ConfigError(
+                f"token count mismatch: room for {len(runs)} pictures in the tokens, got {len(counts)} "
+                f"({', '.join(cameras)})"
+            )
+        kept = ids.copy()
+        kept.flags.writeable = False
+        return cls(kept, tuple(int(count) for count in counts))
