@@ -1,0 +1,64 @@
+"""The command line: one program, one verb per file; exit code 0 only on success."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+
+from wallx_edge import __version__
+from wallx_edge.errors import WallxError
+
+__all__ = ["main"]
+
+# verb -> what it does; its module is wallx_edge.cli.<verb>, with add_arguments(parser) and run(args) -> exit code
+VERBS = {
+    "demo": "run the whole chain against an emulated arm and leave a plot and a summary",
+    "run": "let a checkpoint drive a robot",
+    "sim": "start an emulated arm behind a serial port",
+    "inspect": "show what a checkpoint is",
+    "verify": "compare the engine with a golden case of the reference implementation",
+    "synth": "write a random checkpoint for a robot's joints",
+    "infer": "compute one action chunk from pictures",
+    "bench": "measure engine, loading and control loop",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+        0 on success, 1 on an error of wallx-edge, 2 on wrong usage, 130 on Ctrl-C, 143 on SIGTERM.
+    """
+    parser = argparse.ArgumentParser(
+        prog="wallx-edge",
+        description="From a WALL-OSS checkpoint to a moving robot, on the robot's own computer.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # only the chosen verb is imported: `wallx-edge inspect` needs no camera library
+    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    for verb, text in VERBS.items():
+        verb_parser = verbs.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".")
+        if verb == chosen:
+            importlib.import_module(f"wallx_edge.cli.{verb}").add_arguments(verb_parser)
+    args = parser.parse_args(arguments)
+    try:
+        return int(importlib.import_module(f"wallx_edge.cli.{args.verb}").run(args))
+    except WallxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # the reader of our output went away: not worth a traceback
+        sys.stderr.close()
+        return 1

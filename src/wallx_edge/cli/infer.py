@@ -1,0 +1,101 @@
+"""wallx-edge infer: one action chunk from picture files, in SI."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from wallx_edge.errors import ConfigError
+from wallx_edge.policy import Policy, PolicyConfig
+from wallx_edge.types import Observation
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("checkpoint", type=Path, help="folder in the published layout")
+    parser.add_argument(
+        "--image",
+        action="append",
+        required=True,
+        metavar="ROLE=FILE",
+        help="a camera's picture; in the model's order",
+    )
+    parser.add_argument("--task", required=True, help="what the robot is to do")
+    parser.add_argument(
+        "--state", help="comma-separated state, SI, in the model's order; the middle of the statistics"
+    )
+    parser.add_argument("--statistics", help="key of the statistics; the only one by default")
+    parser.add_argument("--resolution", type=int, default=256, help="long side of a picture [px] (256)")
+    parser.add_argument("--horizon", type=int, default=32, help="rows (32)")
+    parser.add_argument("--steps", type=int, default=10, help="Euler steps (10)")
+    parser.add_argument("--attention", choices=("bidirectional", "causal"), default="bidirectional")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Computes and prints one chunk."""
+    images: dict[str, NDArray[np.uint8]] = {}
+    for item in args.image:
+        role, separator, path = item.partition("=")
+        if not separator or not role or role in images:
+            raise ConfigError(
+                f"--image {item!r}: expected ROLE=FILE with a role of its own, as face_view=front.png"
+            )
+        try:
+            with Image.open(path) as picture:
+                images[role] = np.asarray(picture.convert("RGB"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"--image {role}: no such file: {path}") from error
+        except (UnidentifiedImageError, OSError) as error:
+            raise ConfigError(f"--image {role}: {path} is not a picture: {error}") from error
+    config = PolicyConfig(
+        cameras=tuple(images),
+        resolution=args.resolution,
+        horizon=args.horizon,
+        statistics=args.statistics,
+        num_steps=args.steps,
+        attention=args.attention,
+        seed=args.seed,
+    )
+    policy = Policy.load(args.checkpoint, config)
+    observation = Observation(images, _state(args.state, policy), args.task, time.monotonic())
+    begin = time.perf_counter()
+    chunk = policy.act(observation)
+    elapsed = time.perf_counter() - begin
+    if args.json:
+        out = {
+            "layout": {slot.name: slot.width for slot in chunk.layout},
+            "units": chunk.layout.units,
+            "statistics": policy.statistics,
+            "step_s": chunk.step,
+            "elapsed_s": elapsed,
+            "rows": chunk.rows.tolist(),
+        }
+        print(json.dumps(out))
+        return 0
+    print(
+        f"{chunk.horizon} rows, {chunk.step:.4f} s apart, statistics {policy.statistics}, {elapsed * 1e3:.1f} ms"
+    )
+    names = [f"{s.name}[{i}]" if s.width > 1 else s.name for s in chunk.layout for i in range(s.width)]
+    for column, (name, unit) in enumerate(zip(names, chunk.layout.units, strict=True)):
+        values = chunk.rows[:, column]
+        shown = " ".join(f"{v:8.4f}" for v in values[:: max(1, chunk.horizon // 8)])
+        print(f"{name:36s} [{unit or '?'}] {shown}")
+    return 0
+
+
+def _state(text: str | None, policy: Policy) -> NDArray[np.float64]:
+    if text is None:
+        return policy.middle_state()
+    try:
+        return np.array([float(part) for part in text.split(",")], np.float64)
+    except ValueError as error:
+        raise ConfigError(f"--state {text!r}: expected numbers separated by commas") from error

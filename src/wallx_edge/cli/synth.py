@@ -1,0 +1,34 @@
+"""wallx-edge synth: a random checkpoint for a robot's joints."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from wallx_edge.embodiment import load_embodiment
+from wallx_edge.synth import SIZES, SPREAD, synth
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("size", choices=list(SIZES), help="size of the network")
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument(
+        "--embodiment", default="so101", help="robot whose joints the checkpoint moves (so101)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the weights (0)")
+    parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), default="f32", help="of the file (f32)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the folder and says what it is not."""
+    embodiment = load_embodiment(args.embodiment)
+    rest_pose = {joint.name: joint.rest_position for joint in embodiment.joints}
+    synth(args.size, args.out, rest_pose, embodiment.name, seed=args.seed, dtype=args.dtype)
+    print(
+        f"{args.out}: random weights ({args.size}, {args.dtype}, seed {args.seed}) in the published v1 layout for "
+        f"{embodiment.name}: {', '.join(rest_pose)}, {SPREAD} rad around the rest pose.\n"
+        "It is untrained: the arm moves with what the cameras show, and does no task."
+    )
+    return 0
