@@ -34,7 +34,8 @@ struct JointCalibration {
 
 struct JointSpec {
   std::string name;
-  int id = 0;  // nominal bus id
+  int id = 0;                      // nominal bus id
+  std::vector<int> model_numbers;  // the drives that fit, as they report themselves
   JointLimits limits;
   double rest_position = 0;    // [rad]
   bool gravity_loaded = true;  // falls when the torque is cut

@@ -60,9 +60,7 @@ class Normalizer:
             )
 
     @classmethod
-    def from_statistics(
-        cls, tensors: Mapping[str, NDArray[Any]], kind: Kind, key: str, width: int
-    ) -> Normalizer:
+    def from_statistics(cls, tensors: Mapping[str, NDArray[Any]], kind: Kind, key: str, width: int) -> Normalizer:
         """Takes one robot's statistics from a checkpoint's tensors.
 
         Args:
@@ -79,8 +77,7 @@ class Normalizer:
         available = cls.keys(tensors, kind)
         if key not in available:
             raise ConfigError(
-                f"no {kind} statistics for robot {key!r} in the checkpoint; "
-                f"it has: {', '.join(available) or 'none'}"
+                f"no {kind} statistics for robot {key!r} in the checkpoint; it has: {', '.join(available) or 'none'}"
             )
         statistics: list[NDArray[Any]] = []
         for statistic in ("min", "delta"):
@@ -89,8 +86,7 @@ class Normalizer:
                 raise CheckpointError(f"tensor {tensor} is missing, its other half is there")
             if tensors[tensor].shape != (width,):
                 raise CheckpointError(
-                    f"tensor {tensor} has shape {tuple(tensors[tensor].shape)}, "
-                    f"expected ({width},) as in config.json"
+                    f"tensor {tensor} has shape {tuple(tensors[tensor].shape)}, expected ({width},) as in config.json"
                 )
             statistics.append(tensors[tensor])
         return cls(statistics[0], statistics[1], f"{kind}.{key}")
@@ -145,8 +141,7 @@ class Normalizer:
         array = np.asarray(values)
         if array.ndim != 1 or array.size == 0 or array.dtype.kind != "f":
             raise CheckpointError(
-                f"normalizer {self.name}: {what} is {array.dtype} of shape {array.shape}, "
-                "expected floats (width,)"
+                f"normalizer {self.name}: {what} is {array.dtype} of shape {array.shape}, expected floats (width,)"
             )
         statistic = array.astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(statistic))
@@ -160,15 +155,11 @@ class Normalizer:
     def _values(self, values: NDArray[Any], what: str) -> NDArray[np.float32]:
         array = np.asarray(values)
         if array.ndim == 0 or array.shape[-1] != self.width:
-            raise ConfigError(
-                f"{what} with {self.name}: got shape {array.shape}, expected (..., {self.width})"
-            )
+            raise ConfigError(f"{what} with {self.name}: got shape {array.shape}, expected (..., {self.width})")
         if array.dtype.kind not in "fiu":
             raise ConfigError(f"{what} with {self.name}: got {array.dtype}, expected numbers")
         bad = np.argwhere(~np.isfinite(array))
         if bad.size:
             index = tuple(int(i) for i in bad[0])
-            raise ConfigError(
-                f"{what} with {self.name}: got {array[index]} at {list(index)}, expected finite numbers"
-            )
+            raise ConfigError(f"{what} with {self.name}: got {array[index]} at {list(index)}, expected finite numbers")
         return array.astype(np.float32)

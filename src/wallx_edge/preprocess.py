@@ -102,9 +102,7 @@ def aspect_resize(height: int, width: int, target: int) -> tuple[int, int]:
     if target == -1:
         return height, width
     if isinstance(target, bool) or not isinstance(target, int) or target < 1:
-        raise ConfigError(
-            f"camera resolution {target!r}: expected the long side in pixels, or -1 for no resize"
-        )
+        raise ConfigError(f"camera resolution {target!r}: expected the long side in pixels, or -1 for no resize")
     if width > height:
         size = (int(target * height / width), target)
     else:
@@ -208,9 +206,7 @@ class ImageProcessor:
         ):
             got = config.pop(key, expected)
             if got != expected:
-                raise CheckpointError(
-                    f"{path}: {key} is {got!r}, expected {expected!r}; nothing else is supported"
-                )
+                raise CheckpointError(f"{path}: {key} is {got!r}, expected {expected!r}; nothing else is supported")
         # newer writers put the bounds into "size"
         size = config.pop("size", None)
         if isinstance(size, dict):
@@ -311,9 +307,7 @@ class ImageProcessor:
             ConfigError: no picture, not a picture, or a size that the model cannot take.
         """
         if not images or len(images) != len(targets):
-            raise ConfigError(
-                f"got {len(images)} pictures and {len(targets)} resolutions, expected as many, 1 or more"
-            )
+            raise ConfigError(f"got {len(images)} pictures and {len(targets)} resolutions, expected as many, 1 or more")
         each = [
             self.patches(resize_for_model(image, target, factor=self.factor).final)
             for image, target in zip(images, targets, strict=True)

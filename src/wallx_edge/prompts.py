@@ -242,8 +242,7 @@ class Tokenizer:
         """
         if name not in self._added:
             raise CheckpointError(
-                f"{self._where}/tokenizer.json: special token {name} is missing; "
-                "this is not a WALL-OSS tokenizer"
+                f"{self._where}/tokenizer.json: special token {name} is missing; this is not a WALL-OSS tokenizer"
             )
         return self._added[name]
 
@@ -262,9 +261,7 @@ class Tokenizer:
         configured = self._config.get("action_token_start_index")
         added = self._added.get("<|action_token_0|>")
         if configured is None and added is None:
-            raise CheckpointError(
-                f"{self._where}: the tokenizer has no action tokens (action_token_start_index)"
-            )
+            raise CheckpointError(f"{self._where}: the tokenizer has no action tokens (action_token_start_index)")
         if configured is not None and added is not None and configured != added:
             raise CheckpointError(
                 f"{self._where}/tokenizer_config.json: action_token_start_index is {configured}, "
@@ -273,8 +270,7 @@ class Tokenizer:
         found = added if configured is None else configured
         if isinstance(found, bool) or not isinstance(found, int) or found < 0:
             raise CheckpointError(
-                f"{self._where}/tokenizer_config.json: action_token_start_index is {found!r}, "
-                "expected a token id"
+                f"{self._where}/tokenizer_config.json: action_token_start_index is {found!r}, expected a token id"
             )
         return found
 
@@ -322,9 +318,7 @@ class TokenLayout:
             CheckpointError: the tokenizer lacks a special token of pictures.
         """
         if ids.ndim != 1 or ids.dtype != np.int64:
-            raise ConfigError(
-                f"token ids: got {ids.dtype} of shape {ids.shape}, expected int64 of shape (n,)"
-            )
+            raise ConfigError(f"token ids: got {ids.dtype} of shape {ids.shape}, expected int64 of shape (n,)")
         if len(counts) != len(cameras):
             raise ConfigError(f"got {len(counts)} pictures and {len(cameras)} camera names, expected as many")
         is_image = np.concatenate(([False], ids == tokenizer.special_id(IMAGE), [False])).astype(np.int8)
@@ -333,8 +327,7 @@ class TokenLayout:
         for camera, run, count in zip(cameras, runs, counts, strict=False):
             if run != count:
                 raise ConfigError(
-                    f"token count mismatch: camera {camera!r} has {run} {IMAGE} tokens, "
-                    f"its picture needs {count}"
+                    f"token count mismatch: camera {camera!r} has {run} {IMAGE} tokens, its picture needs {count}"
                 )
         if len(runs) != len(counts):
             raise ConfigError(

@@ -122,9 +122,7 @@ def synth(
     middle = np.array(list(rest_pose.values()), np.float32)
     for kind in ("action", "propri"):
         tensors[f"action_preprocessor.normalizer_{kind}.min.{statistics}"] = middle - np.float32(SPREAD)
-        tensors[f"action_preprocessor.normalizer_{kind}.delta.{statistics}"] = np.full_like(
-            middle, 2 * SPREAD
-        )
+        tensors[f"action_preprocessor.normalizer_{kind}.delta.{statistics}"] = np.full_like(middle, 2 * SPREAD)
     write_safetensors(folder / "model.safetensors", tensors, dtype)
 
 
@@ -257,10 +255,7 @@ def _write_tokenizer(folder: Path) -> None:
     fast = [f"<|action_token_{i}|>" for i in range(NUM_FAST_TOKENS)]
     tokenizer.add_tokens(
         [tokenizers.AddedToken(name, normalized=False, special=True) for name in SPECIAL_TOKENS[:22]]
-        + [
-            tokenizers.AddedToken(name, normalized=True, special=False)
-            for name in (*SPECIAL_TOKENS[22:], *fast)
-        ]
+        + [tokenizers.AddedToken(name, normalized=True, special=False) for name in (*SPECIAL_TOKENS[22:], *fast)]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(
@@ -339,9 +334,7 @@ RATE = 8.0
 TARGET = 0.4  # spread of the target over contexts, in the normalised range
 
 
-def _action_head(
-    size: Size, dof: int, random: np.random.Generator
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _action_head(size: Size, dof: int, random: np.random.Generator) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Layers that hand each action through unchanged and read it back with a negative sign.
 
     silu(a) - silu(-a) = a, so a pair of rows of ``w2`` and ``w3`` passes x. A large constant (the time embedding's slowest

@@ -100,8 +100,7 @@ class DofLayout:
         """
         if not isinstance(dof_config, Mapping) or not dof_config:
             raise CheckpointError(
-                f"dof_config is {dof_config!r}; expected slot names with their widths: "
-                "see the checkpoint's config.json"
+                f"dof_config is {dof_config!r}; expected slot names with their widths: see the checkpoint's config.json"
             )
         slots: list[DofSlot] = []
         start = 0
@@ -109,9 +108,7 @@ class DofLayout:
             if not isinstance(name, str) or not name:
                 raise CheckpointError(f"dof_config has the slot name {name!r}; expected a word")
             if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-                raise CheckpointError(
-                    f"dof_config.{name} is {width!r}; expected a whole number of columns, 1 or more"
-                )
+                raise CheckpointError(f"dof_config.{name} is {width!r}; expected a whole number of columns, 1 or more")
             slots.append(_slot(name, start, width))
             start += width
         return cls(tuple(slots))
@@ -167,26 +164,17 @@ class Observation:
 
     def __post_init__(self) -> None:
         if not isinstance(self.images, Mapping) or not self.images:
-            raise ConfigError(
-                f"observation images: got {_what(self.images)}, expected one picture per camera role"
-            )
+            raise ConfigError(f"observation images: got {_what(self.images)}, expected one picture per camera role")
         images: dict[str, NDArray[np.uint8]] = {}
         for role, image in self.images.items():
             if not isinstance(role, str) or not role:
-                raise ConfigError(
-                    f"observation images: got the role {role!r}, expected a word such as 'face_view'"
-                )
+                raise ConfigError(f"observation images: got the role {role!r}, expected a word such as 'face_view'")
             check_image(image, f"observation image {role!r}")
             images[role] = _read_only(image)
         object.__setattr__(self, "images", MappingProxyType(images))
 
         state = self.state
-        if (
-            not isinstance(state, np.ndarray)
-            or state.dtype != np.float64
-            or state.ndim != 1
-            or state.size == 0
-        ):
+        if not isinstance(state, np.ndarray) or state.dtype != np.float64 or state.ndim != 1 or state.size == 0:
             raise ConfigError(f"observation state: got {_what(state)}, expected float64 of shape (n,)")
         _check_finite(state, "observation state", "check the robot's feedback")
         object.__setattr__(self, "state", _read_only(state.copy()))
@@ -217,23 +205,14 @@ class ActionChunk:
 
     def __post_init__(self) -> None:
         rows = self.rows
-        if (
-            not isinstance(rows, np.ndarray)
-            or rows.dtype != np.float64
-            or rows.ndim != 2
-            or rows.shape[0] == 0
-        ):
-            raise ConfigError(
-                f"action chunk rows: got {_what(rows)}, expected float64 of shape (horizon, dof)"
-            )
+        if not isinstance(rows, np.ndarray) or rows.dtype != np.float64 or rows.ndim != 2 or rows.shape[0] == 0:
+            raise ConfigError(f"action chunk rows: got {_what(rows)}, expected float64 of shape (horizon, dof)")
         if rows.shape[1] != self.layout.width:
             raise ConfigError(
                 f"action chunk rows: got {rows.shape[1]} columns, expected {self.layout.width} as in the layout "
                 f"({', '.join(self.layout.names)})"
             )
-        _check_finite(
-            rows, "action chunk rows", "the chunk must not reach a robot; check checkpoint and normalizer"
-        )
+        _check_finite(rows, "action chunk rows", "the chunk must not reach a robot; check checkpoint and normalizer")
         object.__setattr__(self, "rows", _read_only(rows.copy()))
         step = _seconds(self.step, "action chunk step")
         if step <= 0:
@@ -282,11 +261,7 @@ def _read_only(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
 
 
 def _seconds(value: object, what: str) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float, np.floating))
-        or not math.isfinite(value)
-    ):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not math.isfinite(value):
         raise ConfigError(f"{what}: got {value!r}, expected seconds, a finite number")
     return float(value)
 

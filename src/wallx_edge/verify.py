@@ -339,9 +339,7 @@ class _Case:
             out |= {"window.index": index, "window.cu_seqlens": offsets}
         if "time.t" in self.inputs:
             width = self.config.hidden_size
-            out["time.embed"] = np.stack(
-                [_core.time_embedding(float(t), width) for t in self.inputs["time.t"]]
-            )
+            out["time.embed"] = np.stack([_core.time_embedding(float(t), width) for t in self.inputs["time.t"]])
         if "rope.position_ids" in self.inputs:
             out |= self._rotary(self.inputs["rope.position_ids"])
         return out
@@ -381,9 +379,7 @@ class _Case:
         values = self._input("norm.x")
         keys = list(self._entry("normalizer_names_for_norm_test"))
         if len(keys) != values.shape[0]:
-            raise CheckpointError(
-                f"norm.x has {values.shape[0]} robots, normalizer_names_for_norm_test {len(keys)}"
-            )
+            raise CheckpointError(f"norm.x has {values.shape[0]} robots, normalizer_names_for_norm_test {len(keys)}")
         each = [self._statistics("action", key, self.config.action_dim) for key in keys]
         normalized = [n.normalize(x) for n, x in zip(each, values, strict=True)]
         return {

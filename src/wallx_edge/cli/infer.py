@@ -28,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a camera's picture; in the model's order",
     )
     parser.add_argument("--task", required=True, help="what the robot is to do")
-    parser.add_argument(
-        "--state", help="comma-separated state, SI, in the model's order; the middle of the statistics"
-    )
+    parser.add_argument("--state", help="comma-separated state, SI, in the model's order; the middle of the statistics")
     parser.add_argument("--statistics", help="key of the statistics; the only one by default")
     parser.add_argument("--resolution", type=int, default=256, help="long side of a picture [px] (256)")
     parser.add_argument("--horizon", type=int, default=32, help="rows (32)")
@@ -46,9 +44,7 @@ def run(args: argparse.Namespace) -> int:
     for item in args.image:
         role, separator, path = item.partition("=")
         if not separator or not role or role in images:
-            raise ConfigError(
-                f"--image {item!r}: expected ROLE=FILE with a role of its own, as face_view=front.png"
-            )
+            raise ConfigError(f"--image {item!r}: expected ROLE=FILE with a role of its own, as face_view=front.png")
         try:
             with Image.open(path) as picture:
                 images[role] = np.asarray(picture.convert("RGB"))
@@ -81,9 +77,7 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(out))
         return 0
-    print(
-        f"{chunk.horizon} rows, {chunk.step:.4f} s apart, statistics {policy.statistics}, {elapsed * 1e3:.1f} ms"
-    )
+    print(f"{chunk.horizon} rows, {chunk.step:.4f} s apart, statistics {policy.statistics}, {elapsed * 1e3:.1f} ms")
     names = [f"{s.name}[{i}]" if s.width > 1 else s.name for s in chunk.layout for i in range(s.width)]
     for column, (name, unit) in enumerate(zip(names, chunk.layout.units, strict=True)):
         values = chunk.rows[:, column]

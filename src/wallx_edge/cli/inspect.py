@@ -38,15 +38,11 @@ def run(args: argparse.Namespace) -> int:
             table.add_column(heading)
         for slot in found[key]:
             ranges = [
-                ", ".join(
-                    f"{low:.4g} to {high:.4g}" for low, high in column[slot["start"] :][: slot["width"]]
-                )
+                ", ".join(f"{low:.4g} to {high:.4g}" for low, high in column[slot["start"] :][: slot["width"]])
                 for column in found["statistics"][key].values()
             ]
             units = " ".join(dict.fromkeys(u or "?" for u in slot["units"]))
-            table.add_row(
-                slot["name"], f"{slot['start']}..{slot['start'] + slot['width'] - 1}", units, *ranges
-            )
+            table.add_row(slot["name"], f"{slot['start']}..{slot['start'] + slot['width'] - 1}", units, *ranges)
         console.print(table)
     if found["unknown_keys"]:
         console.print(f"config.json has keys unknown to this version: {', '.join(found['unknown_keys'])}")
@@ -66,9 +62,7 @@ def _describe(checkpoint: Path) -> dict[str, Any]:
     ):
         for key in Normalizer.keys(tensors, kind):  # type: ignore[arg-type]
             n = Normalizer.from_statistics(tensors, kind, key, width)  # type: ignore[arg-type]
-            statistics[label][key] = [
-                (float(a), float(a + d)) for a, d in zip(n.minimum, n.delta, strict=True)
-            ]
+            statistics[label][key] = [(float(a), float(a + d)) for a, d in zip(n.minimum, n.delta, strict=True)]
 
     def slots(dof: list[tuple[str, int]]) -> list[dict[str, Any]]:
         layout = DofLayout.from_config(dict(dof))

@@ -14,9 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("size", choices=list(SIZES), help="size of the network")
     parser.add_argument("out", type=Path, help="folder to make")
-    parser.add_argument(
-        "--embodiment", default="so101", help="robot whose joints the checkpoint moves (so101)"
-    )
+    parser.add_argument("--embodiment", default="so101", help="robot whose joints the checkpoint moves (so101)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (0)")
     parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), default="f32", help="of the file (f32)")
 

@@ -47,9 +47,7 @@ def _print(report: Report) -> None:
         worst = max(rows, key=_share)
         failed = sum(not c.is_ok for c in rows)
         result = f"[red]{failed} differ[/]" if failed else "[green]ok[/]"
-        table.add_row(
-            group, str(len(rows)), f"{worst.error:.1e}", f"{worst.tolerance:.1e}", worst.name, result
-        )
+        table.add_row(group, str(len(rows)), f"{worst.error:.1e}", f"{worst.tolerance:.1e}", worst.name, result)
     console.print(table)
     for comparison in report.comparisons:
         if not comparison.is_ok:

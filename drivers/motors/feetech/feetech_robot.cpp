@@ -1,0 +1,387 @@
+// FeetechRobot: what to ask the servos, what to tell them, and what their answers mean in SI.
+// SPDX-License-Identifier: Apache-2.0
+#include "drivers/motors/feetech/feetech_robot.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/errors.hpp"
+
+namespace wallx {
+
+using feetech::find_register;
+using feetech::Frame;
+using feetech::Register;
+
+namespace {
+
+constexpr Register kModelNumber = find_register("model_number");
+constexpr Register kResponseLevel = find_register("response_level");
+constexpr Register kMinAngle = find_register("min_angle");
+constexpr Register kMaxAngle = find_register("max_angle");
+constexpr Register kMaxTorque = find_register("max_torque");
+constexpr Register kPhase = find_register("phase");
+constexpr Register kHomingOffset = find_register("homing_offset");
+constexpr Register kOperatingMode = find_register("operating_mode");
+constexpr Register kTorqueEnable = find_register("torque_enable");
+constexpr Register kAcceleration = find_register("acceleration");
+constexpr Register kGoalPosition = find_register("goal_position");
+constexpr Register kGoalSpeed = find_register("goal_speed");
+constexpr Register kTorqueLimit = find_register("torque_limit");
+constexpr Register kPresentPosition = find_register("present_position");
+constexpr Register kPresentSpeed = find_register("present_speed");
+constexpr Register kPresentLoad = find_register("present_load");
+
+constexpr std::uint8_t kStateAddress = kPresentPosition.address;
+constexpr std::uint8_t kConfigAddress = kModelNumber.address;
+// acceleration, goal position, goal time, goal speed: one block, so that no servo ever has half of it
+constexpr std::uint8_t kMotionBytes = kGoalSpeed.address + kGoalSpeed.num_bytes - kAcceleration.address;
+static_assert(kMotionBytes == 7);
+
+constexpr int kMaxTorqueValue = 1000;
+constexpr int kNumTries = 3;
+constexpr auto kAnswerTime = std::chrono::milliseconds(50);  // a USB adapter may sit on an answer for 16 ms
+
+std::uint64_t next_serial() noexcept {
+  static std::atomic<std::uint64_t> serial{0};
+  return ++serial;
+}
+
+std::string quote(const std::string& name) { return "joint '" + name + "'"; }
+
+// `block` starts at register `first`
+int get(const Register& row, std::span<const std::uint8_t> block, std::uint8_t first) noexcept {
+  const std::uint8_t* at = block.data() + (row.address - first);
+  return feetech::from_sign_magnitude(row.num_bytes == 2 ? feetech::get_u16(at) : at[0], row.sign_bit);
+}
+
+}  // namespace
+
+FeetechRobot::FeetechRobot(Embodiment embodiment, std::vector<JointCalibration> calibration,
+                           std::unique_ptr<Bus> bus)
+    : embodiment_(std::move(embodiment)),
+      calibration_(std::move(calibration)),
+      bus_(std::move(bus)),
+      serial_(next_serial()) {
+  validate();
+  narrow_limits();
+  num_servos_ = calibration_.size();
+  joint_of_id_.fill(-1);
+  for (std::size_t i = 0; i < num_servos_; ++i) {
+    const JointCalibration& joint = calibration_[i];
+    ids_[i] = static_cast<std::uint8_t>(joint.id);
+    joint_of_id_[ids_[i]] = static_cast<std::int8_t>(i);
+    servos_[i].id = ids_[i];
+    servos_[i].range_min = joint.range_min;
+    servos_[i].range_max = joint.range_max;
+    servos_[i].scale = feetech::TickScale(joint);
+  }
+  state_request_ = feetech::encode_sync_read(kStateAddress, kStateBytes, {ids_.data(), num_servos_});
+  torque_request_ = feetech::encode_sync_read(kTorqueEnable.address, 1, {ids_.data(), num_servos_});
+}
+
+void FeetechRobot::validate() const {
+  const std::size_t num_joints = embodiment_.joints.size();
+  if (num_joints == 0 || num_joints > kMaxServos)
+    throw ConfigError("embodiment '" + embodiment_.name + "' has " + std::to_string(num_joints) +
+                      " joints, one Feetech bus drives 1.." + std::to_string(kMaxServos));
+  if (calibration_.size() != num_joints)
+    throw CalibrationError("calibration of '" + embodiment_.name + "' has " +
+                           std::to_string(calibration_.size()) + " joints, the embodiment has " +
+                           std::to_string(num_joints));
+  for (std::size_t i = 0; i < num_joints; ++i) {
+    const JointCalibration& joint = calibration_[i];
+    const std::string name = quote(embodiment_.joints[i].name);
+    if (embodiment_.joints[i].model_numbers.empty())
+      throw ConfigError(name + " of embodiment '" + embodiment_.name +
+                        "': model_numbers is empty, must list the servos that fit");
+    if (joint.id < 0 || joint.id > feetech::kMaxId)
+      throw CalibrationError(name + ": id is " + std::to_string(joint.id) + ", must be 0.." +
+                             std::to_string(feetech::kMaxId));
+    for (std::size_t other = 0; other < i; ++other)
+      if (calibration_[other].id == joint.id)
+        throw CalibrationError(name + ": id " + std::to_string(joint.id) + " is also that of " +
+                               quote(embodiment_.joints[other].name) + "; every servo needs its own");
+    if (joint.drive_mode != 0 && joint.drive_mode != 1)
+      throw CalibrationError(name + ": drive_mode is " + std::to_string(joint.drive_mode) +
+                             ", must be 0 or 1");
+    if (joint.range_min < 0 || joint.range_max > feetech::kMaxTicks || joint.range_min >= joint.range_max)
+      throw CalibrationError(name + ": range " + std::to_string(joint.range_min) + ".." +
+                             std::to_string(joint.range_max) + " must be rising and inside 0.." +
+                             std::to_string(feetech::kMaxTicks));
+  }
+}
+
+// the unit may have been calibrated over less than its model can do: whoever limits motion must know the
+// smaller range
+void FeetechRobot::narrow_limits() {
+  for (std::size_t i = 0; i < embodiment_.joints.size(); ++i) {
+    JointSpec& joint = embodiment_.joints[i];
+    const double half = (calibration_[i].range_max - calibration_[i].range_min) / 2.0 * feetech::kRadPerTick;
+    joint.limits.min_position = std::max(joint.limits.min_position, -half);
+    joint.limits.max_position = std::min(joint.limits.max_position, half);
+    if (!(joint.limits.min_position < joint.limits.max_position))
+      throw CalibrationError(quote(joint.name) + ": the calibrated range of +-" + std::to_string(half) +
+                             " rad has nothing in common with the embodiment's position limits");
+  }
+}
+
+std::string FeetechRobot::describe(std::size_t joint) const {
+  return quote(embodiment_.joints[joint].name) + " (id " + std::to_string(ids_[joint]) + ")";
+}
+
+void FeetechRobot::connect() {
+  if (is_connected_) return;
+  bus_->open();
+  try {
+    std::string silent;
+    std::size_t num_silent = 0;
+    for (std::size_t i = 0; i < num_servos_; ++i) {
+      if (ask_one(i, feetech::encode_ping(ids_[i]), {})) continue;
+      silent += (num_silent++ ? ", " : "") + describe(i);
+    }
+    if (num_silent > 0)
+      throw BusTimeout("no answer on " + bus_->name() + " from " + silent + " after " +
+                       std::to_string(kNumTries) + " tries; check " +
+                       (num_silent == num_servos_ ? "the power supply, the port and the baud rate"
+                                                  : "that servo's cable, id and baud rate"));
+    for (std::size_t i = 0; i < num_servos_; ++i) {
+      Config config{};
+      if (!ask_one(i, feetech::encode_read(ids_[i], kConfigAddress, kConfigBytes), config))
+        throw BusTimeout(describe(i) + " on " + bus_->name() +
+                         " answers a ping but not a read of registers " + std::to_string(kConfigAddress) +
+                         ".." + std::to_string(kConfigAddress + kConfigBytes - 1) +
+                         "; check its cable and supply");
+      check_config(i, config);
+    }
+  } catch (...) {
+    bus_->close();
+    throw;
+  }
+  for (Servo& servo : servos_) servo.has_position = false;
+  is_movable_ = false;
+  is_connected_ = true;
+}
+
+void FeetechRobot::disconnect() noexcept {
+  is_connected_ = is_movable_ = false;
+  bus_->close();
+}
+
+bool FeetechRobot::ask_one(std::size_t joint, const Frame& request, std::span<std::uint8_t> parameters) {
+  const auto require = [&](const Result& result) {
+    if (result.code == ErrorCode::bus_closed)
+      throw BusError(bus_->name() + " went away while " + describe(joint) +
+                     " was asked; is the adapter still plugged in?");
+    return result.ok();
+  };
+  for (int attempt = 0; attempt < kNumTries; ++attempt) {
+    const TimePoint deadline = Clock::now() + kAnswerTime;
+    if (!require(bus_->discard_input()) || !require(bus_->transmit(request.bytes(), deadline))) continue;
+    parser_.reset(parameters.size());
+    std::size_t received = 0;
+    do {
+      if (!require(bus_->receive(input_, deadline, received))) break;
+      parser_.push({input_.data(), received});
+      feetech::Reply reply;
+      while (parser_.next(reply)) {
+        if (reply.id != ids_[joint] || reply.parameters.size() != parameters.size()) continue;
+        std::copy(reply.parameters.begin(), reply.parameters.end(), parameters.begin());
+        return true;
+      }
+    } while (Clock::now() < deadline);
+  }
+  return false;
+}
+
+void FeetechRobot::check_config(std::size_t joint, const Config& config) {
+  const auto found = [&](const Register& row) { return get(row, config, kConfigAddress); };
+  const auto mismatch = [&](const Register& row, const std::string& expected, const std::string& fix) {
+    return describe(joint) + " on " + bus_->name() + ": register " + std::string(row.name) + " (" +
+           std::to_string(row.address) + ") is " + std::to_string(found(row)) + ", expected " + expected +
+           "; " + fix;
+  };
+
+  const std::vector<int>& models = embodiment_.joints[joint].model_numbers;
+  if (std::find(models.begin(), models.end(), found(kModelNumber)) == models.end()) {
+    std::string expected;
+    for (const int model : models) expected += (expected.empty() ? "" : " or ") + std::to_string(model);
+    throw DeviceError(mismatch(kModelNumber, expected,
+                               "another kind of servo: check the ids, or the embodiment's model_numbers"));
+  }
+  if (found(kOperatingMode) != feetech::kModePosition)
+    throw DeviceError(mismatch(kOperatingMode, std::to_string(feetech::kModePosition) + " (position)",
+                               "set the servo to position mode, torque off"));
+  if (found(kResponseLevel) != feetech::kAnswerAll)
+    throw DeviceError(mismatch(kResponseLevel, std::to_string(feetech::kAnswerAll) + " (answer everything)",
+                               "set it back to the factory value"));
+  if ((found(kPhase) & feetech::kPhaseMask) != feetech::kPhaseExpected)
+    throw DeviceError(
+        mismatch(kPhase, "bits 2 and 3 set and bit 4 clear (factory value 12)",
+                 "its speeds and positions would mean something else; set it back to the factory value"));
+  const int max_torque = found(kMaxTorque);
+  if (max_torque < 1 || max_torque > kMaxTorqueValue)
+    throw DeviceError(
+        mismatch(kMaxTorque, "1.." + std::to_string(kMaxTorqueValue), "set the servo's maximum torque"));
+  servos_[joint].max_torque = max_torque;
+
+  const std::string fix =
+      "this is not the unit that the calibration was measured on, or its registers were changed "
+      "since: use this unit's calibration file, or calibrate it again";
+  const JointCalibration& calibration = calibration_[joint];
+  if (found(kHomingOffset) != calibration.homing_offset)
+    throw CalibrationError(mismatch(kHomingOffset, std::to_string(calibration.homing_offset), fix));
+  if (found(kMinAngle) != calibration.range_min)
+    throw CalibrationError(mismatch(kMinAngle, std::to_string(calibration.range_min), fix));
+  if (found(kMaxAngle) != calibration.range_max)
+    throw CalibrationError(mismatch(kMaxAngle, std::to_string(calibration.range_max), fix));
+}
+
+Result FeetechRobot::ask_all(const Frame& request, std::size_t num_parameters, TimePoint deadline) noexcept {
+  for (Answer& answer : answers_) answer.is_fresh = false;
+  if (const Result result = bus_->discard_input(); !result.ok()) return result;
+  if (const Result result = bus_->transmit(request.bytes(), deadline); !result.ok()) return result;
+
+  parser_.reset(num_parameters);
+  std::size_t num_fresh = 0;
+  bool has_strange = false;
+  TimePoint now{};
+  while (num_fresh < num_servos_) {
+    std::size_t received = 0;
+    const Result result = bus_->receive(input_, deadline, received);
+    if (result.code == ErrorCode::timeout) break;
+    if (!result.ok()) return result;
+    now = Clock::now();
+    parser_.push({input_.data(), received});
+    feetech::Reply reply;
+    while (parser_.next(reply)) {
+      const int joint = joint_of_id_[reply.id];
+      if (joint < 0 || reply.parameters.size() != num_parameters) {
+        has_strange = true;
+        continue;
+      }
+      // servos answer in the order asked, so an answer that came before this one but belongs behind it is a
+      // late one of the previous cycle
+      for (std::size_t later = static_cast<std::size_t>(joint); later < num_servos_; ++later) {
+        num_fresh -= answers_[later].is_fresh;
+        answers_[later].is_fresh = false;
+      }
+      Answer& answer = answers_[static_cast<std::size_t>(joint)];
+      std::copy(reply.parameters.begin(), reply.parameters.end(), answer.parameters.begin());
+      answer.error = reply.error;
+      answer.arrived_at = now;
+      answer.is_fresh = true;
+      ++num_fresh;
+    }
+    if (num_fresh < num_servos_ && now >= deadline) break;  // a line that never falls silent must not keep us
+  }
+  for (std::size_t i = 0; i < num_servos_; ++i) {
+    if (answers_[i].is_fresh) continue;
+    const bool is_bad = has_strange || parser_.num_damaged() > 0;
+    return {.code = is_bad ? ErrorCode::bad_reply : ErrorCode::timeout,
+            .joint = static_cast<std::int16_t>(i)};
+  }
+  return {};
+}
+
+Result FeetechRobot::read(TimePoint deadline, JointState& state) noexcept {
+  if (!is_connected_) return {.code = ErrorCode::wrong_state};
+  const Result result = ask_all(state_request_, kStateBytes, deadline);
+  state.num_joints = num_servos_;
+  for (std::size_t i = 0; i < num_servos_; ++i) {
+    const Answer& answer = answers_[i];
+    Servo& servo = servos_[i];
+    servo.has_position = answer.is_fresh;
+    if (!answer.is_fresh) continue;
+    servo.position = servo.scale.to_rad(get(kPresentPosition, answer.parameters, kStateAddress));
+    state.position[i] = servo.position;
+    state.velocity[i] =
+        servo.scale.sign() * get(kPresentSpeed, answer.parameters, kStateAddress) * kPresentSpeed.scale;
+    state.load[i] =
+        servo.scale.sign() * get(kPresentLoad, answer.parameters, kStateAddress) * kPresentLoad.scale;
+    state.sampled_at[i] = answer.arrived_at;
+    state.drive_error[i] = answer.error;
+  }
+  return result;
+}
+
+Result FeetechRobot::check_command(const SafeCommand& command, std::uint64_t tick) const noexcept {
+  if (!is_connected_ || command.robot() != serial_ || command.tick() != tick ||
+      command.position().size() != num_servos_)
+    return {.code = ErrorCode::wrong_state};
+  for (std::size_t i = 0; i < num_servos_; ++i)
+    if (!std::isfinite(command.position()[i]))
+      return {.code = ErrorCode::not_finite, .joint = static_cast<std::int16_t>(i)};
+  return {};
+}
+
+// the last bound before the wire; whoever made the command should have kept to it already
+std::uint16_t FeetechRobot::to_goal(std::size_t joint, double position) noexcept {
+  const Servo& servo = servos_[joint];
+  const double wanted = std::round(servo.scale.to_ticks(position));
+  const double goal = std::clamp(wanted, double(servo.range_min), double(servo.range_max));
+  if (goal != wanted) num_clamped_.fetch_add(1, std::memory_order_relaxed);
+  return static_cast<std::uint16_t>(goal);  // 0..4095: the sign bit stays clear
+}
+
+Result FeetechRobot::write_all(std::uint8_t address, std::uint8_t num_bytes, TimePoint deadline) noexcept {
+  const Frame frame = feetech::encode_sync_write(address, num_bytes, {ids_.data(), num_servos_},
+                                                 {data_.data(), num_servos_ * num_bytes});
+  return bus_->transmit(frame.bytes(), deadline);
+}
+
+Result FeetechRobot::send(SafeCommand&& command, std::uint64_t tick, TimePoint deadline) noexcept {
+  if (!is_movable_) return {.code = ErrorCode::wrong_state};
+  if (const Result result = check_command(command, tick); !result.ok()) return result;
+  for (std::size_t i = 0; i < num_servos_; ++i)
+    feetech::put_u16(&data_[i * 2], to_goal(i, command.position()[i]));
+  return write_all(kGoalPosition.address, kGoalPosition.num_bytes, deadline);
+}
+
+Result FeetechRobot::enable(SafeCommand&& measured, std::uint64_t tick, TimePoint deadline) noexcept {
+  if (const Result result = check_command(measured, tick); !result.ok()) return result;
+  for (std::size_t i = 0; i < num_servos_; ++i) {
+    const auto joint = static_cast<std::int16_t>(i);
+    if (!servos_[i].has_position) return {.code = ErrorCode::wrong_state, .joint = joint};
+    if (std::abs(measured.position()[i] - servos_[i].position) > kMaxEnableDistance)
+      return {.code = ErrorCode::out_of_range, .joint = joint};
+  }
+
+  data_.fill(0);  // acceleration, time and speed 0: as fast as it can, our limiter shapes the motion
+  for (std::size_t i = 0; i < num_servos_; ++i)
+    feetech::put_u16(&data_[i * kMotionBytes + (kGoalPosition.address - kAcceleration.address)],
+                     to_goal(i, measured.position()[i]));
+  if (const Result result = write_all(kAcceleration.address, kMotionBytes, deadline); !result.ok())
+    return result;
+  is_movable_ = true;
+  // an e-stop may have left it low
+  if (const Result result = write_torque_limit(1.0, deadline); !result.ok()) return result;
+  data_.fill(1);
+  if (const Result result = write_all(kTorqueEnable.address, 1, deadline); !result.ok()) return result;
+
+  // nobody answers a sync write: only reading back tells that it arrived
+  if (const Result result = ask_all(torque_request_, 1, deadline); !result.ok()) return result;
+  for (std::size_t i = 0; i < num_servos_; ++i)
+    if (answers_[i].parameters[0] != 1)
+      return {
+          .code = ErrorCode::drive_error, .joint = static_cast<std::int16_t>(i), .detail = answers_[i].error};
+  return {};
+}
+
+Result FeetechRobot::limit_torque(double share, TimePoint deadline) noexcept {
+  if (!is_connected_) return {.code = ErrorCode::wrong_state};
+  if (!std::isfinite(share)) return {.code = ErrorCode::not_finite};
+  if (share <= 0 || share > 1) return {.code = ErrorCode::out_of_range};
+  return write_torque_limit(share, deadline);
+}
+
+Result FeetechRobot::write_torque_limit(double share, TimePoint deadline) noexcept {
+  for (std::size_t i = 0; i < num_servos_; ++i) {
+    // at least one unit: 0 would let go
+    const double limit = std::max(1.0, std::round(share * servos_[i].max_torque));
+    feetech::put_u16(&data_[i * 2], static_cast<std::uint16_t>(limit));
+  }
+  return write_all(kTorqueLimit.address, kTorqueLimit.num_bytes, deadline);
+}
+
+}  // namespace wallx

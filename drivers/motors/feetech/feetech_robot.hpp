@@ -1,0 +1,106 @@
+// FeetechRobot: a Robot whose joints are Feetech STS servos on one bus.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "drivers/motors/feetech/sts_protocol.hpp"
+#include "drivers/motors/feetech/tick_scale.hpp"
+#include "hardware/bus.hpp"
+#include "hardware/robot.hpp"
+
+namespace wallx {
+
+class FeetechRobot final : public Robot {
+ public:
+  static constexpr std::size_t kMaxServos = 31;  // one sync write of enable() holds no more
+  static constexpr double kMaxEnableDistance =
+      0.1;  // [rad], enable() refuses a command farther from the last read
+
+  // `calibration` in joint order. Position limits of the embodiment are narrowed to the calibrated range of
+  // this unit. Throws ConfigError (embodiment) or CalibrationError (calibration) naming the joint. Opens
+  // nothing.
+  FeetechRobot(Embodiment embodiment, std::vector<JointCalibration> calibration, std::unique_ptr<Bus> bus);
+  ~FeetechRobot() override { disconnect(); }
+
+  const Embodiment& embodiment() const noexcept override { return embodiment_; }
+  std::uint64_t serial() const noexcept override { return serial_; }
+
+  // Writes nothing to a servo. Blocks for about 5 ms per servo, 150 ms per servo that does not answer. Throws
+  // BusError, BusTimeout naming every silent joint, DeviceError (wrong drive or mode), CalibrationError.
+  // No-op when connected.
+  void connect() override;
+  void disconnect() noexcept override;
+
+  Result read(TimePoint deadline, JointState& state) noexcept override;
+  // wrong_state also before enable(): a servo may take a goal for a wish to move.
+  Result send(SafeCommand&& command, std::uint64_t tick, TimePoint deadline) noexcept override;
+  // wrong_state unless every joint answered the last read(); out_of_range when the command is not the pose it
+  // found. drive_error with the first joint whose torque did not come on; the others keep theirs: nothing
+  // falls.
+  Result enable(SafeCommand&& measured, std::uint64_t tick, TimePoint deadline) noexcept override;
+  Result limit_torque(double share, TimePoint deadline) noexcept override;
+
+  // goals outside the calibrated range that were clamped to it, since construction; any thread
+  std::uint64_t num_clamped() const noexcept { return num_clamped_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr std::size_t kStateBytes = 6;    // position, speed, load: registers 56..61
+  static constexpr std::size_t kConfigBytes = 31;  // registers 3..33
+
+  struct Answer {
+    bool is_fresh = false;  // belongs to the present request
+    std::uint8_t error = 0;
+    std::array<std::uint8_t, kStateBytes> parameters{};
+    TimePoint arrived_at{};
+  };
+  struct Servo {
+    std::uint8_t id = 0;
+    int range_min = 0;   // [ticks]
+    int range_max = 0;   // [ticks]
+    int max_torque = 0;  // [0.1 % of stall torque], as configured in the servo
+    feetech::TickScale scale;
+    double position = 0;        // [rad], found by the last read()
+    bool has_position = false;  // the last read() found one
+  };
+  using Config = std::array<std::uint8_t, kConfigBytes>;
+
+  void validate() const;
+  void narrow_limits();
+
+  // connect()'s own exchange with one servo; false: no answer. Throws BusError.
+  bool ask_one(std::size_t joint, const feetech::Frame& request, std::span<std::uint8_t> parameters);
+  void check_config(std::size_t joint, const Config& config);
+  std::string describe(std::size_t joint) const;
+
+  Result ask_all(const feetech::Frame& request, std::size_t num_parameters, TimePoint deadline) noexcept;
+  Result check_command(const SafeCommand& command, std::uint64_t tick) const noexcept;
+  std::uint16_t to_goal(std::size_t joint, double position) noexcept;
+  Result write_all(std::uint8_t address, std::uint8_t num_bytes, TimePoint deadline) noexcept;
+  Result write_torque_limit(double share, TimePoint deadline) noexcept;
+
+  Embodiment embodiment_;
+  const std::vector<JointCalibration> calibration_;
+  const std::unique_ptr<Bus> bus_;
+  const std::uint64_t serial_;
+  std::size_t num_servos_ = 0;
+  bool is_connected_ = false;
+  bool is_movable_ = false;  // enable() has given every servo a goal since connect()
+  std::atomic<std::uint64_t> num_clamped_{0};
+
+  // fixed buffers of the loop calls
+  std::array<Servo, kMaxServos> servos_{};
+  std::array<std::uint8_t, kMaxServos> ids_{};  // in joint order, as the frames want them
+  std::array<std::int8_t, 256> joint_of_id_{};  // -1: no joint
+  std::array<Answer, kMaxServos> answers_{};
+  std::array<std::uint8_t, kMaxServos * 7> data_{};  // rows of the next sync write
+  std::array<std::uint8_t, feetech::ReplyParser::kMaxPush> input_{};
+  feetech::ReplyParser parser_;
+  feetech::Frame state_request_;
+  feetech::Frame torque_request_;
+};
+
+}  // namespace wallx

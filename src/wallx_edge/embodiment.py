@@ -1,0 +1,337 @@
+"""Embodiments and calibrations: the files that say what a robot is and how one unit of it was measured."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from wallx_edge._core import Embodiment, JointCalibration, JointLimits, JointSpec
+from wallx_edge.errors import CalibrationError, ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+__all__ = [
+    "Embodiment",
+    "JointCalibration",
+    "JointLimits",
+    "JointSpec",
+    "calibration_path",
+    "embodiment_names",
+    "embodiment_path",
+    "load_calibration",
+    "load_embodiment",
+    "share_path",
+]
+
+ENTRY_POINT_GROUP = "wallx_edge.embodiments"
+MAX_JOINTS = 64  # bound of the control loop's buffers
+MAX_ID = 253  # 254 is the broadcast address
+MAX_TICKS = 4095
+MAX_HOMING_OFFSET = 2047  # [ticks], 11 bits and a sign
+
+
+def share_path() -> Path:
+    """The folder that holds ``drivers/``: in an installed wheel, or the repository of an editable install.
+
+    Raises:
+        ConfigError: neither is there; the installation is incomplete.
+    """
+    package = Path(__file__).resolve().parent
+    candidates = (package / "share", package.parents[1])
+    for candidate in candidates:
+        if (candidate / "drivers" / "embodiments").is_dir():
+            return candidate
+    raise ConfigError(f"no folder drivers/embodiments in {candidates[0]} or {candidates[1]}; install wallx-edge again")
+
+
+def _builtin() -> dict[str, Path]:
+    folder = share_path() / "drivers" / "embodiments"
+    return {file.parent.name: file for file in sorted(folder.glob("*/embodiment.toml"))}
+
+
+def _third_party() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def embodiment_names() -> list[str]:
+    """Names that ``load_embodiment`` knows: the built-in ones and those of installed packages, sorted."""
+    return sorted({*_builtin(), *_third_party()})
+
+
+def embodiment_path(name: str) -> Path:
+    """The TOML file of a known embodiment.
+
+    Args:
+        name: A built-in embodiment, or one that an installed package adds through the entry point group
+            ``wallx_edge.embodiments``. The entry point names a path, or a function without arguments that
+            returns one.
+
+    Raises:
+        ConfigError: unknown name, a name that is taken twice, or an entry point that gives no path.
+    """
+    builtin, third_party = _builtin(), _third_party()
+    if name in builtin and name in third_party:
+        raise ConfigError(
+            f"embodiment {name!r} is built in and also added by {third_party[name].value!r}; "
+            "rename the entry point, or give the path of the file"
+        )
+    if name in builtin:
+        return builtin[name]
+    if name not in third_party:
+        known = ", ".join(sorted({*builtin, *third_party}))
+        raise ConfigError(f"unknown embodiment {name!r}; known are {known}, or give the path of a TOML file")
+    point = third_party[name]
+    try:
+        value = point.load()
+        path = value() if callable(value) else value
+    except Exception as error:
+        raise ConfigError(
+            f"embodiment {name!r}: entry point {point.value!r} failed with {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(path, str | Path):
+        raise ConfigError(
+            f"embodiment {name!r}: entry point {point.value!r} gives {type(path).__name__}, must give a path"
+        )
+    return Path(path)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One table of a configuration file, with what an error message needs to point at it."""
+
+    file: Path
+    where: str  # "" at the top, else "joints[2] (elbow_flex)"
+    values: Mapping[str, Any]
+    error: type[ConfigError] | type[CalibrationError] = ConfigError
+
+    def fail(self, key: str, what: str) -> ConfigError | CalibrationError:
+        place = f"{self.where}: {key}" if self.where else key
+        return self.error(f"{self.file}: {place} {what}")
+
+    def check_keys(self, known: Sequence[str]) -> None:
+        for key in self.values:
+            if key not in known:
+                raise self.fail(repr(key), f"is not a known key; known are {', '.join(known)}")
+        for key in known:
+            if key not in self.values:
+                raise self.fail(repr(key), "is missing")
+
+    def text(self, key: str) -> str:
+        value = self.values[key]
+        if not isinstance(value, str) or not value:
+            raise self.fail(key, f"is {value!r}, must be a non-empty text")
+        return value
+
+    def number(self, key: str) -> float:
+        value = self.values[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise self.fail(key, f"is {value!r}, must be a finite number")
+        return float(value)
+
+    def positive(self, key: str, unit: str) -> float:
+        value = self.number(key)
+        if value <= 0:
+            raise self.fail(key, f"is {value:g} {unit}, must be above 0")
+        return value
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        value = self.values[key]
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.fail(key, f"is {value!r}, must be a whole number")
+        if not low <= value <= high:
+            raise self.fail(key, f"is {value}, must be {low}..{high}")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self.values[key]
+        if not isinstance(value, bool):
+            raise self.fail(key, f"is {value!r}, must be true or false")
+        return value
+
+
+_JOINT_KEYS = (
+    "name",
+    "id",
+    "model_numbers",
+    "min_position",
+    "max_position",
+    "max_velocity",
+    "max_acceleration",
+    "max_jerk",
+    "rest_position",
+    "gravity_loaded",
+)
+
+
+def _joint(table: _Table) -> JointSpec:
+    table.check_keys(_JOINT_KEYS)
+    low, high = table.number("min_position"), table.number("max_position")
+    if low >= high:
+        raise table.fail("min_position", f"is {low:g} rad, must be below max_position = {high:g} rad")
+    rest = table.number("rest_position")
+    if not low <= rest <= high:
+        raise table.fail("rest_position", f"is {rest:g} rad, must be in {low:g}..{high:g} rad")
+    models = table.values["model_numbers"]
+    if not isinstance(models, list) or not models:
+        raise table.fail("model_numbers", f"is {models!r}, must be a list of at least one model number")
+    for model in models:
+        if isinstance(model, bool) or not isinstance(model, int) or not 0 <= model <= 0xFFFF:
+            raise table.fail("model_numbers", f"holds {model!r}, must hold whole numbers in 0..65535")
+    return JointSpec(
+        name=table.text("name"),
+        id=table.integer("id", 0, MAX_ID),
+        model_numbers=models,
+        limits=JointLimits(
+            min_position=low,
+            max_position=high,
+            max_velocity=table.positive("max_velocity", "rad/s"),
+            max_acceleration=table.positive("max_acceleration", "rad/s^2"),
+            max_jerk=table.positive("max_jerk", "rad/s^3"),
+        ),
+        rest_position=rest,
+        gravity_loaded=table.flag("gravity_loaded"),
+    )
+
+
+def load_embodiment(name_or_path: str | Path) -> Embodiment:
+    """Loads the constant description of a robot. Reads one file, opens no device.
+
+    Args:
+        name_or_path: A known name (``embodiment_names``), or the path of a TOML file: a ``Path``, or text
+            that ends in ``.toml`` or has a slash. A path wins over a name.
+
+    Returns:
+        The embodiment; positions [rad], velocities [rad/s], accelerations [rad/s^2], jerks [rad/s^3].
+
+    Raises:
+        ConfigError: no such name or file, bad TOML, an unknown or missing key, a value of the wrong type or
+            out of bounds; the message names file, joint, key, value and bound.
+    """
+    is_path = isinstance(name_or_path, Path) or name_or_path.endswith(".toml") or "/" in name_or_path
+    file = Path(name_or_path) if is_path else embodiment_path(str(name_or_path))
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"embodiment file {file} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"embodiment file {file} is not TOML: {error}") from error
+
+    top = _Table(file, "", values)
+    top.check_keys(("name", "motor_family", "joints"))
+    joints = values["joints"]
+    if not isinstance(joints, list) or not all(isinstance(joint, dict) for joint in joints):
+        raise top.fail("joints", "must be a list of tables, each under [[joints]]")
+    if not 1 <= len(joints) <= MAX_JOINTS:
+        raise top.fail("joints", f"has {len(joints)} entries, must have 1..{MAX_JOINTS}")
+    specs: list[JointSpec] = []
+    for index, joint in enumerate(joints):
+        table = _Table(file, f"joints[{index}] ({joint.get('name', 'without a name')})", joint)
+        spec = _joint(table)
+        for other in specs:
+            if other.name == spec.name:
+                raise table.fail("name", f"is {spec.name!r}, which an earlier joint has too")
+            if other.id == spec.id:
+                raise table.fail("id", f"is {spec.id}, which {other.name!r} has too")
+        specs.append(spec)
+    return Embodiment(name=top.text("name"), motor_family=top.text("motor_family"), joints=specs)
+
+
+def calibration_path(embodiment: str, unit: str) -> Path:
+    """Where the calibration of one unit lives: ``<config>/wallx-edge/calibration/<embodiment>/<unit>.json``.
+
+    ``<config>`` is ``$XDG_CONFIG_HOME`` when that is an absolute path, else ``~/.config``. The file need not
+    exist.
+
+    Raises:
+        ConfigError: a name that is empty or would leave the folder.
+    """
+    for what, name in (("embodiment", embodiment), ("unit", unit)):
+        if not name or name in (".", "..") or "/" in name or "\0" in name:
+            raise ConfigError(f"{what} name {name!r} cannot be part of a path; use letters, digits, - and _")
+    home = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    config = home if home.is_absolute() else Path.home() / ".config"
+    return config / "wallx-edge" / "calibration" / embodiment / f"{unit}.json"
+
+
+_CALIBRATION_KEYS = ("id", "drive_mode", "homing_offset", "range_min", "range_max")
+
+
+def load_calibration(path: str | Path, embodiment: Embodiment) -> list[JointCalibration]:
+    """Loads the calibration of one unit: LeRobot's JSON, one object per joint. Opens no device.
+
+    Args:
+        path: The JSON file.
+        embodiment: The robot it belongs to; its joint names must be exactly those of the file.
+
+    Returns:
+        One calibration per joint, in the embodiment's order; offsets and ranges in encoder ticks (0..4095).
+
+    Raises:
+        CalibrationError: no such file, bad JSON, a missing or surplus joint or field, a value of the wrong
+            type or out of bounds, two joints with one id; the message names file, joint, field, value and
+            bound.
+    """
+    file = Path(path)
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
+    except FileNotFoundError as error:
+        raise CalibrationError(
+            f"calibration file {file} does not exist; calibrate this {embodiment.name}, "
+            "or copy the file that LeRobot wrote for it there"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"calibration file {file} cannot be read: {error}") from error
+    except ValueError as error:
+        raise CalibrationError(f"calibration file {file} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CalibrationError(f"{file} must hold one object per joint, holds {type(values).__name__}")
+
+    names = [joint.name for joint in embodiment.joints]
+    for name in names:
+        if name not in values:
+            raise CalibrationError(f"{file}: joint {name!r} is missing; calibrate this {embodiment.name} again")
+    for name in values:
+        if name not in names:
+            known = ", ".join(names)
+            raise CalibrationError(f"{file}: {embodiment.name} has no joint {name!r}, only {known}")
+
+    result: list[JointCalibration] = []
+    for name in names:
+        if not isinstance(values[name], dict):
+            raise CalibrationError(f"{file}: joint {name!r} is {values[name]!r}, must be an object")
+        table = _Table(file, f"joint {name!r}", values[name], CalibrationError)
+        table.check_keys(_CALIBRATION_KEYS)
+        joint = JointCalibration(
+            id=table.integer("id", 0, MAX_ID),
+            drive_mode=table.integer("drive_mode", 0, 1),
+            homing_offset=table.integer("homing_offset", -MAX_HOMING_OFFSET, MAX_HOMING_OFFSET),
+            range_min=table.integer("range_min", 0, MAX_TICKS),
+            range_max=table.integer("range_max", 0, MAX_TICKS),
+        )
+        if joint.range_min >= joint.range_max:
+            raise table.fail("range_min", f"is {joint.range_min}, must be below range_max = {joint.range_max}")
+        for other_name, other in zip(names, result, strict=False):
+            if other.id == joint.id:
+                raise table.fail("id", f"is {joint.id}, which joint {other_name!r} has too")
+        result.append(joint)
+    return result
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"key {key!r} appears twice in one object")
+        values[key] = value
+    return values
