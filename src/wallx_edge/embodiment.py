@@ -4,22 +4,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from wallx_edge._core import Embodiment, JointCalibration, JointLimits, JointSpec
 from wallx_edge.errors import CalibrationError, ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+from wallx_edge.tables import Table, read_toml
 
 __all__ = [
     "Embodiment",
@@ -106,60 +98,6 @@ def embodiment_path(name: str) -> Path:
     return Path(path)
 
 
-@dataclass(frozen=True)
-class _Table:
-    """One table of a configuration file, with what an error message needs to point at it."""
-
-    file: Path
-    where: str  # "" at the top, else "joints[2] (elbow_flex)"
-    values: Mapping[str, Any]
-    error: type[ConfigError] | type[CalibrationError] = ConfigError
-
-    def fail(self, key: str, what: str) -> ConfigError | CalibrationError:
-        place = f"{self.where}: {key}" if self.where else key
-        return self.error(f"{self.file}: {place} {what}")
-
-    def check_keys(self, known: Sequence[str]) -> None:
-        for key in self.values:
-            if key not in known:
-                raise self.fail(repr(key), f"is not a known key; known are {', '.join(known)}")
-        for key in known:
-            if key not in self.values:
-                raise self.fail(repr(key), "is missing")
-
-    def text(self, key: str) -> str:
-        value = self.values[key]
-        if not isinstance(value, str) or not value:
-            raise self.fail(key, f"is {value!r}, must be a non-empty text")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self.values[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self.fail(key, f"is {value!r}, must be a finite number")
-        return float(value)
-
-    def positive(self, key: str, unit: str) -> float:
-        value = self.number(key)
-        if value <= 0:
-            raise self.fail(key, f"is {value:g} {unit}, must be above 0")
-        return value
-
-    def integer(self, key: str, low: int, high: int) -> int:
-        value = self.values[key]
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self.fail(key, f"is {value!r}, must be a whole number")
-        if not low <= value <= high:
-            raise self.fail(key, f"is {value}, must be {low}..{high}")
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self.values[key]
-        if not isinstance(value, bool):
-            raise self.fail(key, f"is {value!r}, must be true or false")
-        return value
-
-
 _JOINT_KEYS = (
     "name",
     "id",
@@ -174,7 +112,7 @@ _JOINT_KEYS = (
 )
 
 
-def _joint(table: _Table) -> JointSpec:
+def _joint(table: Table) -> JointSpec:
     table.check_keys(_JOINT_KEYS)
     low, high = table.number("min_position"), table.number("max_position")
     if low >= high:
@@ -220,14 +158,8 @@ def load_embodiment(name_or_path: str | Path) -> Embodiment:
     """
     is_path = isinstance(name_or_path, Path) or name_or_path.endswith(".toml") or "/" in name_or_path
     file = Path(name_or_path) if is_path else embodiment_path(str(name_or_path))
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"embodiment file {file} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"embodiment file {file} is not TOML: {error}") from error
-
-    top = _Table(file, "", values)
+    values = read_toml(file, "embodiment file ")
+    top = Table(file, "", values)
     top.check_keys(("name", "motor_family", "joints"))
     joints = values["joints"]
     if not isinstance(joints, list) or not all(isinstance(joint, dict) for joint in joints):
@@ -236,7 +168,7 @@ def load_embodiment(name_or_path: str | Path) -> Embodiment:
         raise top.fail("joints", f"has {len(joints)} entries, must have 1..{MAX_JOINTS}")
     specs: list[JointSpec] = []
     for index, joint in enumerate(joints):
-        table = _Table(file, f"joints[{index}] ({joint.get('name', 'without a name')})", joint)
+        table = Table(file, f"joints[{index}] ({joint.get('name', 'without a name')})", joint)
         spec = _joint(table)
         for other in specs:
             if other.name == spec.name:
@@ -310,7 +242,7 @@ def load_calibration(path: str | Path, embodiment: Embodiment) -> list[JointCali
     for name in names:
         if not isinstance(values[name], dict):
             raise CalibrationError(f"{file}: joint {name!r} is {values[name]!r}, must be an object")
-        table = _Table(file, f"joint {name!r}", values[name], CalibrationError)
+        table = Table(file, f"joint {name!r}", values[name], CalibrationError)
         table.check_keys(_CALIBRATION_KEYS)
         joint = JointCalibration(
             id=table.integer("id", 0, MAX_ID),

@@ -158,8 +158,8 @@ def _encode(value: NDArray[np.float32], dtype: Dtype) -> bytes:
     if dtype == "bf16":
         bits = value.view(np.uint32)
         rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-        return (rounded >> np.uint32(16)).astype("<u2").tobytes()
-    return value.astype("<f2" if dtype == "f16" else "<f4").tobytes()
+        return bytes((rounded >> np.uint32(16)).astype("<u2").tobytes())
+    return bytes(value.astype("<f2" if dtype == "f16" else "<f4").tobytes())
 
 
 _PREPROCESSOR: dict[str, Any] = {
@@ -273,7 +273,7 @@ def _write_tokenizer(folder: Path) -> None:
 def _weights(size: Size, dof: int, random: np.random.Generator) -> Iterator[tuple[str, NDArray[np.float32]]]:
     def normal(*shape: int, gain: float = 1.0) -> NDArray[np.float32]:
         fan_in = int(np.prod(shape[1:]))
-        return random.standard_normal(shape, np.float32) * np.float32(gain / np.sqrt(fan_in))
+        return np.asarray(random.standard_normal(shape, np.float32) * np.float32(gain / np.sqrt(fan_in)))
 
     def zeros(width: int) -> NDArray[np.float32]:
         return np.zeros(width, np.float32)
@@ -337,8 +337,9 @@ TARGET = 0.4  # spread of the target over contexts, in the normalised range
 def _action_head(size: Size, dof: int, random: np.random.Generator) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Layers that hand each action through unchanged and read it back with a negative sign.
 
-    silu(a) - silu(-a) = a, so a pair of rows of ``w2`` and ``w3`` passes x. A large constant (the time embedding's slowest
-    cosine is 1) fills the other columns, so that the final norm divides by nearly the same number whatever x is.
+    silu(a) - silu(-a) = a, so a pair of rows of ``w2`` and ``w3`` passes x. A large constant (the time embedding's
+    slowest cosine is 1) fills the other columns, so that the final norm divides by nearly the same number whatever
+    x is.
     """
     width = size.hidden
     if width < 2 * dof + 8:

@@ -1,0 +1,153 @@
+"""RobotConfig: what a ROBOT.toml says about one robot, its cameras and the checkpoint that drives it."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from wallx_edge.embodiment import calibration_path
+from wallx_edge.policy import PolicyConfig
+from wallx_edge.tables import Table, read_toml
+
+__all__ = ["RobotConfig"]
+
+
+@dataclass(frozen=True)
+class RobotConfig:
+    """One ROBOT.toml.
+
+    ::
+
+        [robot]
+        embodiment = "so101"                # built-in name or path of a TOML file
+        calibration = "my_arm.json"         # LeRobot's fields; or unit = "my_arm", in the user's configuration folder
+
+        [bus]
+        port = "/dev/ttyACM0"
+        baud_rate = 1000000                 # [bit/s]
+
+        [control]
+        rate_hz = 200.0                     # of the control loop [1/s]
+
+        [policy]
+        checkpoint = "wall-oss-flow"        # folder
+        resolution = 256                    # long side of a picture [px]
+        horizon = 32                        # rows of a chunk
+        step = 0.0333                       # between rows [s]
+        statistics = "so101"                # key in the checkpoint; may be left out when it has one
+        num_steps = 10                      # Euler steps
+        attention = "bidirectional"
+        execute_rows = 24                   # rows played before the next chunk takes over
+        seed = 0
+
+        [[camera]]                          # in the order the checkpoint was trained with
+        role = "face_view"
+        kind = "opencv"                     # or video, folder, pattern, with their own keys
+        device = 0
+
+    Relative paths start from the file's folder.
+
+    Attributes:
+        path: of the file.
+        embodiment: name or path.
+        calibration: path of the unit's calibration file.
+        port: serial device.
+        baud_rate: [bit/s]
+        rate_hz: of the control loop [1/s].
+        checkpoint: folder.
+        policy: how to ask it.
+        execute_rows: rows of a chunk that are played before the next one takes over.
+        cameras: role -> table for :func:`wallx_edge.cameras.open_camera`.
+    """
+
+    path: Path
+    embodiment: str
+    calibration: Path
+    port: str
+    baud_rate: int
+    rate_hz: float
+    checkpoint: Path
+    policy: PolicyConfig
+    execute_rows: int
+    cameras: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def load(cls, path: str | Path) -> RobotConfig:
+        """Reads and checks the file. Opens nothing.
+
+        Raises:
+            ConfigError: names file, table, key, value and bound.
+        """
+        path = Path(path)
+        top = Table(path, "", read_toml(path))
+        top.check_keys(("robot", "bus", "policy", "camera"), ("control",))
+        base = path.parent
+
+        robot = top.table("robot")
+        robot.check_keys(("embodiment",), ("calibration", "unit"))
+        embodiment = robot.text("embodiment")
+        if embodiment.endswith(".toml"):
+            embodiment = str(base / embodiment)
+        if ("calibration" in robot.values) == ("unit" in robot.values):
+            raise robot.fail("calibration", "and unit: exactly one of them must be given")
+        if "unit" in robot.values:
+            calibration = calibration_path(Path(embodiment).stem, robot.text("unit"))
+        else:
+            calibration = base / robot.text("calibration")
+
+        bus = top.table("bus")
+        bus.check_keys(("port",), ("baud_rate",))
+        control = top.table("control")
+        control.check_keys((), ("rate_hz",))
+        rate_hz = control.number("rate_hz", 200.0)
+        if not 20 <= rate_hz <= 1000:
+            raise control.fail("rate_hz", f"is {rate_hz:g}, must be 20..1000")
+
+        cameras = _cameras(top)
+        policy = top.table("policy")
+        options = ("resolution", "horizon", "step", "statistics", "num_steps", "attention", "time_grid")
+        policy.check_keys(("checkpoint",), (*options, "rope_layout", "execute_rows", "seed"))
+        defaults = PolicyConfig()
+        horizon = policy.integer("horizon", 2, 128, defaults.horizon)
+        config = PolicyConfig(
+            cameras=tuple(cameras),
+            resolution=policy.integer("resolution", -1, 4096, defaults.resolution),
+            horizon=horizon,
+            step=policy.positive("step", "s", defaults.step),
+            statistics=policy.text("statistics") if "statistics" in policy.values else None,
+            num_steps=policy.integer("num_steps", 1, 1000, defaults.num_steps),
+            attention=cast(Any, policy.choice("attention", ("bidirectional", "causal"), defaults.attention)),
+            time_grid=cast(Any, policy.choice("time_grid", ("intervals", "legacy"), defaults.time_grid)),
+            rope_layout=cast(Any, policy.choice("rope_layout", ("hf", "contiguous"), defaults.rope_layout)),
+            seed=policy.integer("seed", 0, 2**63 - 1, defaults.seed),
+        )
+        return cls(
+            path=path,
+            embodiment=embodiment,
+            calibration=calibration,
+            port=bus.text("port"),
+            baud_rate=bus.integer("baud_rate", 9600, 4_000_000, 1_000_000),
+            rate_hz=rate_hz,
+            checkpoint=base / policy.text("checkpoint"),
+            policy=config,
+            execute_rows=policy.integer("execute_rows", 1, horizon, max(1, horizon * 3 // 4)),
+            cameras=cameras,
+        )
+
+
+def _cameras(top: Table) -> dict[str, Mapping[str, Any]]:
+    tables = top.values["camera"]
+    if not isinstance(tables, list) or not tables:
+        raise top.fail("camera", "must be one or more [[camera]] tables")
+    cameras: dict[str, Mapping[str, Any]] = {}
+    for i, values in enumerate(tables):
+        table = Table(top.file, f"camera[{i}]", values if isinstance(values, Mapping) else {})
+        role = table.text("role")
+        if role in cameras:
+            raise table.fail("role", f"is {role!r}, which another camera has")
+        table.text("kind")
+        cameras[role] = {key: value for key, value in table.values.items() if key != "role"}
+    return cameras
