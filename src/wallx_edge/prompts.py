@@ -254,7 +254,7 @@ class Tokenizer:
 
     @property
     def action_token_start_index(self) -> int:
-        """Id of the first FAST action token; ``<|action_token_0|>`` must agree with ``tokenizer_config.json``.
+        """Id of the first FAST action token; ``<|action_token_0|>`` agrees with ``tokenizer_config.json``.
 
         Raises:
             CheckpointError: neither is there, or they disagree.
