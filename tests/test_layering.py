@@ -81,7 +81,7 @@ def forbidden(room: str, what: str) -> str | None:
 
 
 def cmake_layers(text: str) -> dict[str, set[str]]:
-    """Folder -> every layer it is linked to, directly or through another, from the calls of ``wallx_layer``."""
+    """Folder -> every layer it is linked to, directly or through another, as ``wallx_layer`` is called."""
     calls = re.findall(r"^wallx_layer\((\w+)\s+(\S+?)(?:\s+USES\s+([\w\s]+))?\)", text, re.MULTILINE)
     direct = {name: set(uses.split()) for name, _, uses in calls}
 
