@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leaks import Snapshot
 from wallx_edge.cameras import FolderCamera, OpenCvCamera, PatternCamera, VideoCamera, open_camera, pattern
 from wallx_edge.errors import ConfigError, DeviceError
 
@@ -216,13 +217,16 @@ def test_what_is_no_video_is_refused(tmp_path: Path, video: Path) -> None:
     (tmp_path / "text.avi").write_text("this is no video")
     with pytest.raises(ConfigError, match=r"not a video that OpenCV can read: .*text\.avi"):
         VideoCamera("face_view", tmp_path / "text.avi")
-    with pytest.raises(ConfigError, match=r"at 10 pictures per second a frame gets older than max_age 0\.05 s"):
+    with pytest.raises(ConfigError, match=r"10 pictures per second a frame gets older than max_age 0\.05 s"):
         VideoCamera("face_view", video, max_age=0.05)
 
 
-def test_a_closed_video_refuses(video: Path) -> None:
+def test_a_closed_video_lets_go_of_its_file_and_refuses(video: Path) -> None:
+    before = Snapshot.take()
     camera = VideoCamera("face_view", video)
+    assert any(video.name in left for left in before.left_since())
     camera.close()
+    assert before.left_since() == []
     camera.close()
     with pytest.raises(DeviceError, match="'face_view' is closed"):
         camera.read()
