@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,8 +146,8 @@ def _plain(text: str, what: str) -> str:
     """User text: a special token in it would shift the layout of pictures, state and actions."""
     if not text.strip():
         raise ConfigError(f"{what} is empty, expected words")
-    # the tokenizer normalizes to NFC before it looks for special tokens
-    found = _SPECIAL.search(unicodedata.normalize("NFC", text))
+    # the text as it is: no character becomes "<", "|" or ">" when the tokenizer normalizes to NFC
+    found = _SPECIAL.search(text)
     if found:
         raise ConfigError(f"{what} contains {found.group()!r}, a special token; take it out of the text")
     try:
@@ -253,7 +252,7 @@ class Tokenizer:
 
     @property
     def action_token_start_index(self) -> int:
-        """Id of the first FAST action token; ``<|action_token_0|>`` must agree with ``tokenizer_config.json``.
+        """Id of the first FAST action token; ``<|action_token_0|>`` agrees with ``tokenizer_config.json``.
 
         Raises:
             CheckpointError: neither is there, or they disagree.

@@ -78,9 +78,9 @@ class DofLayout:
     """The ordered, named slices of a model vector.
 
     The published slots (``follow_*``, ``master_*``, ``head_actions``, ``height``, ``car_pose``, ...) have the
-    units of their meaning, where it is known. Any other slot of width 1 is one joint of a robot in [rad] under the
-    joint's own name; who maps it to a robot refuses a name that the robot does not have. Any other wider slot has
-    no known unit.
+    units of their meaning, where it is known. Any other slot of width 1 is one joint of a robot [rad] and has
+    its name; who maps it to a robot refuses a name that the robot does not have. Any other wider slot has no
+    known unit.
 
     Attributes:
         slots: in the vector's order, without gaps.
@@ -209,8 +209,8 @@ class ActionChunk:
             raise ConfigError(f"action chunk rows: got {_what(rows)}, expected float64 of shape (horizon, dof)")
         if rows.shape[1] != self.layout.width:
             raise ConfigError(
-                f"action chunk rows: got {rows.shape[1]} columns, expected {self.layout.width} as in the layout "
-                f"({', '.join(self.layout.names)})"
+                f"action chunk rows: got {rows.shape[1]} columns, expected {self.layout.width} as in "
+                f"its layout ({', '.join(self.layout.names)})"
             )
         _check_finite(rows, "action chunk rows", "the chunk must not reach a robot; check checkpoint and normalizer")
         object.__setattr__(self, "rows", _read_only(rows.copy()))
