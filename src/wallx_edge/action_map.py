@@ -1,4 +1,4 @@
-"""ActionMap: a model's DofLayout <-> a robot's joints. For now the identity on joint-space layouts, and nothing else."""
+"""ActionMap: a model's DofLayout <-> a robot's joints; for now the identity on joint-space layouts and no more."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations

@@ -81,9 +81,7 @@ class Camera(Protocol):
 def _fresh(name: str, frame: Frame, now: float, max_age: float, reason: str) -> Frame:
     age = now - frame.captured_at
     if age > max_age:
-        raise DeviceError(
-            f"camera {name!r}: the newest frame is {age:.2f} s old, max_age is {max_age} s: {reason}"
-        )
+        raise DeviceError(f"camera {name!r}: the newest frame is {age:.2f} s old, max_age is {max_age} s: {reason}")
     return frame
 
 
@@ -470,9 +468,7 @@ def _open_device(table: _Table, name: str, clock: Clock) -> Camera:
     capture = cv2.VideoCapture(device)
     if not capture.isOpened():
         capture.release()
-        raise DeviceError(
-            f"camera {name!r}: device {device!r} does not open; is it connected and not in use?"
-        )
+        raise DeviceError(f"camera {name!r}: device {device!r} does not open; is it connected and not in use?")
     properties = {
         "width": cv2.CAP_PROP_FRAME_WIDTH,
         "height": cv2.CAP_PROP_FRAME_HEIGHT,
@@ -514,9 +510,7 @@ class _Table:
 
     def finish(self) -> None:
         if self._left:
-            raise ConfigError(
-                f"camera {self._name!r}: unknown keys: {', '.join(sorted(map(str, self._left)))}"
-            )
+            raise ConfigError(f"camera {self._name!r}: unknown keys: {', '.join(sorted(map(str, self._left)))}")
 
 
 def _check_rate(name: str, rate: float, max_age: float) -> None:
@@ -531,9 +525,7 @@ def _load_picture(name: str, file: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as picture:
             if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "1"):
-                raise ConfigError(
-                    f"camera {name!r}: {file} has the colour mode {picture.mode}, expected 8-bit RGB"
-                )
+                raise ConfigError(f"camera {name!r}: {file} has the colour mode {picture.mode}, expected 8-bit RGB")
             return np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ConfigError(f"camera {name!r}: {file} is not a PNG or JPEG picture: {error}") from error

@@ -105,9 +105,7 @@ def _ellipse(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colou
     draw.ellipse((x - radius, y - 0.46 * radius, x + radius, y + 0.46 * radius), fill=colour)
 
 
-def _plate(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], across: float, along: float, colour: _Colour
-) -> None:
+def _plate(draw: ImageDraw.ImageDraw, size: tuple[int, int], across: float, along: float, colour: _Colour) -> None:
     x, y, scale = _place(size, across, along)
     _ellipse(draw, x + 0.012 * scale, y + 0.018 * scale, 0.150 * scale, (96, 74, 54))  # shadow
     _ellipse(draw, x, y, 0.148 * scale, _shade(colour, 0.72))

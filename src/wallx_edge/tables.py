@@ -15,7 +15,7 @@ from wallx_edge.errors import CalibrationError, ConfigError
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 __all__ = ["Table", "read_toml"]
 
@@ -31,11 +31,12 @@ def read_toml(path: Path, what: str = "") -> dict[str, Any]:
         ConfigError: it cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{what}{path} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{what}{path} is not TOML: {error}") from error
+    return values
 
 
 @dataclass(frozen=True)

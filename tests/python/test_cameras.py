@@ -86,9 +86,7 @@ def device(clock: FakeClock) -> Iterator[tuple[OpenCvCamera, FakeCapture]]:
     assert capture.is_released
 
 
-def test_a_device_gives_rgb_and_the_time_of_capture(
-    device: tuple[OpenCvCamera, FakeCapture], clock: FakeClock
-) -> None:
+def test_a_device_gives_rgb_and_the_time_of_capture(device: tuple[OpenCvCamera, FakeCapture], clock: FakeClock) -> None:
     clock.now = 100.4
     frame = device[0].read()
     assert frame.image[0, 0].tolist() == [3, 2, 1]
@@ -114,9 +112,7 @@ def test_a_silent_device_is_named_with_the_age_of_its_newest_frame(
     clock.now = 100.5
     assert camera.read().captured_at == 100.0  # exactly max_age old
     clock.now = 100.75
-    with pytest.raises(
-        DeviceError, match=r"camera 'face_view': the newest frame is 0\.75 s old, max_age is 0\.5 s"
-    ):
+    with pytest.raises(DeviceError, match=r"camera 'face_view': the newest frame is 0\.75 s old, max_age is 0\.5 s"):
         camera.read()
     capture.hand(bgr(0, 0, 9))  # and it may come back
     assert camera.read().captured_at == 100.75
@@ -197,9 +193,7 @@ def test_a_video_that_ends_stops_like_a_camera(video: Path, clock: FakeClock) ->
         assert shade(camera) == 9  # the last frame, still young enough
         assert camera.read().captured_at == pytest.approx(100.9)
         clock.now = 101.5
-        with pytest.raises(
-            DeviceError, match=r"'face_view': the newest frame is 0\.60 s old.*grey\.avi has ended"
-        ):
+        with pytest.raises(DeviceError, match=r"'face_view': the newest frame is 0\.60 s old.*grey\.avi has ended"):
             camera.read()
 
 
@@ -314,9 +308,7 @@ def test_the_patterns_block_moves_and_its_colours_follow_the_seed() -> None:
     assert (first != other).any(axis=2).mean() > 0.01
 
 
-@pytest.mark.parametrize(
-    "arguments", [(0.0, 31, 120), (0.0, 160, 5000), (0.0, 160, 120, -1), (float("nan"), 160, 120)]
-)
+@pytest.mark.parametrize("arguments", [(0.0, 31, 120), (0.0, 160, 5000), (0.0, 160, 120, -1), (float("nan"), 160, 120)])
 def test_an_impossible_pattern_is_refused(arguments: tuple[Any, ...]) -> None:
     with pytest.raises(ConfigError, match="pattern: "):
         pattern(*arguments)

@@ -36,9 +36,7 @@ def test_equals_the_reference(row: int, robot: str) -> None:
         rtol=0,
         atol=1e-6,
     )
-    np.testing.assert_allclose(
-        normalizer.unnormalize(x), expected["norm.unnormalized"][row], rtol=1e-6, atol=1e-6
-    )
+    np.testing.assert_allclose(normalizer.unnormalize(x), expected["norm.unnormalized"][row], rtol=1e-6, atol=1e-6)
 
 
 def test_the_state_equals_the_reference() -> None:

@@ -18,9 +18,7 @@ from wallx_edge.preprocess import ImageProcessor, aspect_resize, resize_for_mode
 CAMERAS = manifest()["camera_order"]
 
 
-@pytest.mark.parametrize(
-    "row", manifest()["smart_resize"]["rows"], ids=lambda r: f"{r['h']}x{r['w']}@{r['target']}"
-)
+@pytest.mark.parametrize("row", manifest()["smart_resize"]["rows"], ids=lambda r: f"{r['h']}x{r['w']}@{r['target']}")
 def test_sizes_equal_the_reference(row: dict[str, Any]) -> None:
     stage1 = aspect_resize(row["h"], row["w"], row["target"])
     final = smart_resize(*stage1)
@@ -120,9 +118,7 @@ def test_what_is_no_picture_is_refused(image: Any) -> None:
 
 def test_a_picture_the_processor_would_resize_again_is_refused() -> None:
     processor = ImageProcessor.load(CASE1)
-    with pytest.raises(
-        ConfigError, match=r"57 x 56 pixels: the checkpoint's processor would make it 56 x 56"
-    ):
+    with pytest.raises(ConfigError, match=r"57 x 56 pixels: the checkpoint's processor would make it 56 x 56"):
         processor.patches(np.zeros((56, 57, 3), np.uint8))
 
 

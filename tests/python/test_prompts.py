@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from golden import CASE1, ROOT, manifest, tensors
+from golden import CASE1, manifest, tensors
 from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.preprocess import ImageProcessor, resize_for_model
 from wallx_edge.prompts import (
@@ -29,10 +29,6 @@ from wallx_edge.prompts import (
 CAMERAS = tuple(manifest()["camera_order"])
 TASK = manifest()["instruction"]
 COUNTS = (24, 20, 20)  # gh * gw / 4 of the golden case's pictures
-REAL = ROOT.parent / "shared/data" / "qwen2_tokenizer"
-needs_real = pytest.mark.skipif(
-    not REAL.is_dir(), reason=f"the full-size tokenizer is not beside this clone: {REAL}"
-)
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +90,7 @@ def test_tokenizer_equals_the_reference(tokenizer: Tokenizer, unit: dict[str, An
 
 
 def test_special_ids_are_found_by_name(tokenizer: Tokenizer) -> None:
-    assert {name: tokenizer.special_id(name) for name in manifest()["special_ids"]} == manifest()[
-        "special_ids"
-    ]
+    assert {name: tokenizer.special_id(name) for name in manifest()["special_ids"]} == manifest()["special_ids"]
     assert tokenizer.action_token_start_index == manifest()["special_ids"]["<|action_token_0|>"]
     assert tokenizer.num_tokens == 856
     with pytest.raises(CheckpointError, match=r"special token <\|nothing\|> is missing"):
@@ -179,9 +173,7 @@ def test_impossible_prompts_are_refused(tokenizer: Tokenizer) -> None:
 
 
 def test_expanding_needs_one_count_per_picture() -> None:
-    assert (
-        expand_images("a<|image_pad|>b<|image_pad|>c", [2, 1]) == "a<|image_pad|><|image_pad|>b<|image_pad|>c"
-    )
+    assert expand_images("a<|image_pad|>b<|image_pad|>c", [2, 1]) == "a<|image_pad|><|image_pad|>b<|image_pad|>c"
     with pytest.raises(ConfigError, match="room for 1 pictures, got 2"):
         expand_images("a<|image_pad|>b", [1, 1])
     with pytest.raises(ConfigError, match=r"\[0\]: expected 1 or more"):
@@ -231,9 +223,7 @@ def test_a_start_index_that_disagrees_is_refused(tmp_path: Path) -> None:
     shutil.copy(CASE1 / "tokenizer.json", tmp_path)
     assert Tokenizer.load(tmp_path).action_token_start_index == 536  # the added token alone is enough
     (tmp_path / "tokenizer_config.json").write_text('{"action_token_start_index": 537}')
-    with pytest.raises(
-        CheckpointError, match=r"action_token_start_index is 537, <\|action_token_0\|> is 536"
-    ):
+    with pytest.raises(CheckpointError, match=r"action_token_start_index is 537, <\|action_token_0\|> is 536"):
         _ = Tokenizer.load(tmp_path).action_token_start_index
 
 
@@ -281,13 +271,20 @@ def test_truncation_and_padding_in_the_file_are_ignored(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def real() -> Tokenizer:
-    return Tokenizer.load(REAL)
+def real_folder(request: pytest.FixtureRequest) -> Path:
+    folder = request.config.getoption("--tokenizer")
+    if folder is None:
+        pytest.skip("the full-size tokenizer is not in the repository; name its folder with --tokenizer")
+    return Path(folder)
 
 
-@needs_real
-def test_the_full_size_tokenizer_gives_the_known_ids(real: Tokenizer) -> None:
-    cases = json.loads((REAL / "cases.json").read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def real(real_folder: Path) -> Tokenizer:
+    return Tokenizer.load(real_folder)
+
+
+def test_the_full_size_tokenizer_gives_the_known_ids(real: Tokenizer, real_folder: Path) -> None:
+    cases = json.loads((real_folder / "cases.json").read_text(encoding="utf-8"))
     assert len(cases) == 46
     for case in cases:
         assert real.encode(case["text"]).tolist() == case["ids"], case["text"]
@@ -301,7 +298,6 @@ def test_the_full_size_tokenizer_gives_the_known_ids(real: Tokenizer) -> None:
     ]
 
 
-@needs_real
 def test_two_cameras_at_full_size(real: Tokenizer) -> None:
     processor = ImageProcessor.load(CASE1)
     cameras = ("face_view", "right_wrist_view")

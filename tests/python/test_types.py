@@ -161,9 +161,7 @@ def test_the_published_layout_has_names_slices_and_units() -> None:
 def test_other_slots_of_width_one_are_joints_in_rad() -> None:
     assert JOINTS.is_joint_space
     assert JOINTS.units == ("rad", "rad")
-    mixed = DofLayout.from_config(
-        {"elbow_flex": 1, "master_left_gripper": 1, "action_padding": 1, "things": 2}
-    )
+    mixed = DofLayout.from_config({"elbow_flex": 1, "master_left_gripper": 1, "action_padding": 1, "things": 2})
     assert [slot.is_joint for slot in mixed] == [True, False, False, False]
     assert mixed.units == ("rad", None, None, None, None)
     assert not mixed.is_joint_space
