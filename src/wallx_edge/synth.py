@@ -14,7 +14,11 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from wallx_edge import _core
 from wallx_edge.errors import ConfigError
+from wallx_edge.preprocess import ImageProcessor
+from wallx_edge.prompts import STATE, Tokenizer, flow_prompt
+from wallx_edge.scene import pattern
 
 __all__ = ["SIZES", "Size", "synth", "write_safetensors"]
 
@@ -90,8 +94,9 @@ def synth(
 ) -> None:
     """Writes a checkpoint folder with random weights. Blocks while it writes.
 
-    The action head is random but for one thing: the flow contracts towards a target that depends on pictures, text and
-    state, so that the noise does not reach the chunk and neighbouring rows are close. The arm moves; it does no task.
+    The action head is random but for this: the flow contracts towards a target that depends on pictures, text and
+    state, so that the noise does not reach the chunk and neighbouring rows are close, and the target is spread over
+    what the generated scene shows. The arm moves; it does no task.
 
     Args:
         size: of :data:`SIZES`.
@@ -118,11 +123,14 @@ def synth(
     _write_json(folder / "config.json", _config(dims, list(rest_pose)))
     _write_json(folder / "preprocessor_config.json", _PREPROCESSOR)
     _write_tokenizer(folder)
-    tensors = dict(_weights(dims, len(rest_pose), np.random.default_rng(seed)))
+    random = np.random.default_rng(seed)
+    tensors = dict(_weights(dims, len(rest_pose), random))
     middle = np.array(list(rest_pose.values()), np.float32)
     for kind in ("action", "propri"):
         tensors[f"action_preprocessor.normalizer_{kind}.min.{statistics}"] = middle - np.float32(SPREAD)
         tensors[f"action_preprocessor.normalizer_{kind}.delta.{statistics}"] = np.full_like(middle, 2 * SPREAD)
+    write_safetensors(folder / "model.safetensors", tensors, dtype)
+    tensors["action_preprocessor.action_proj_back.weight"] = _reading(folder, dims, len(rest_pose), random)
     write_safetensors(folder / "model.safetensors", tensors, dtype)
 
 
@@ -304,14 +312,14 @@ def _weights(size: Size, dof: int, random: np.random.Generator) -> Iterator[tupl
     width, dim = size.hidden, size.head_dim
     yield "model.embed_tokens.weight", normal(size.vocab, width, gain=float(np.sqrt(width)))
     # a head turned by slow rotations only: rows that are neighbours in time look at the same things
-    slow = (np.arange(dim) % (dim // 2) >= dim // 8).astype(np.float32)
+    slow = (np.arange(dim) % (dim // 2) >= dim // 4).astype(np.float32)
     for layer in range(size.layers):
         prefix = f"model.layers.{layer}."
         yield prefix + "input_layernorm.weight", ones(width)
         yield prefix + "post_attention_layernorm.weight", ones(width)
-        q = normal(size.heads * dim, width, gain=1.5) * np.tile(slow, size.heads)[:, np.newaxis]
+        q = normal(size.heads * dim, width, gain=3) * np.tile(slow, size.heads)[:, np.newaxis]
         yield prefix + "self_attn.q_proj.weight", q
-        yield prefix + "self_attn.k_proj.weight", normal(size.kv_heads * dim, width, gain=1.5)
+        yield prefix + "self_attn.k_proj.weight", normal(size.kv_heads * dim, width, gain=3)
         yield prefix + "self_attn.v_proj.weight", normal(size.kv_heads * dim, width)
         yield prefix + "self_attn.q_proj.bias", zeros(size.heads * dim)
         yield prefix + "self_attn.k_proj.bias", zeros(size.kv_heads * dim)
@@ -331,11 +339,12 @@ def _weights(size: Size, dof: int, random: np.random.Generator) -> Iterator[tupl
 
 # velocity = RATE (target - x): ten Euler steps leave 0.2^10 of the noise
 RATE = 8.0
-TARGET = 0.4  # spread of the target over contexts, in the normalised range
+TARGET = 0.5  # spread of the target over the scene's pictures, in the normalised range
+LEVEL = 2.0  # magnitude of an action token's constant columns
 
 
 def _action_head(size: Size, dof: int, random: np.random.Generator) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Layers that hand each action through unchanged and read it back with a negative sign.
+    """Layers that hand each action through unchanged, beside columns that do not depend on it.
 
     silu(a) - silu(-a) = a, so a pair of rows of ``w2`` and ``w3`` passes x. A large constant (the time embedding's
     slowest cosine is 1) fills the other columns, so that the final norm divides by nearly the same number whatever
@@ -344,7 +353,6 @@ def _action_head(size: Size, dof: int, random: np.random.Generator) -> Iterator[
     width = size.hidden
     if width < 2 * dof + 8:
         raise ConfigError(f"{dof} joints are too many for a hidden size of {width}")
-    level = 2.0  # of the constant columns, and so about the root mean square of an action token
     w1 = np.zeros((width, 2 * dof), np.float32)
     w1[:dof, :dof] = np.eye(dof)
     w2 = np.zeros((width, 2 * width), np.float32)
@@ -354,16 +362,51 @@ def _action_head(size: Size, dof: int, random: np.random.Generator) -> Iterator[
         w3[d, 2 * d], w3[d, 2 * d + 1] = 1.0, -1.0
     bright = 8.0
     w2[2 * dof, 2 * width - 1] = bright
-    signs = random.choice(np.array([-level, level], np.float32), width - dof)
-    w3[dof:, 2 * dof] = signs / np.float32(bright / (1 + np.exp(-bright)))
-    rms = level * np.sqrt(1 + (2 * size.layers) / level**2)  # each branch adds about one unit of variance
-    back = np.zeros((dof, width), np.float32)
-    back[:, :dof] = np.eye(dof) * -RATE * rms
-    reading = random.standard_normal((dof, width - dof), np.float32)
-    # what is the same in every action token must not move the target
-    reading -= (reading @ signs)[:, np.newaxis] * signs / (signs @ signs)
-    back[:, dof:] = reading * np.float32(RATE * TARGET * rms / np.sqrt((width - dof) * 2 * size.layers))
+    w3[dof:, 2 * dof] = random.choice(np.array([-LEVEL, LEVEL], np.float32), width - dof)
+    w3[dof:, 2 * dof] /= np.float32(bright / (1 + np.exp(-bright)))
     yield "action_preprocessor.w1.weight", w1
     yield "action_preprocessor.w2.weight", w2
     yield "action_preprocessor.w3.weight", w3
-    yield "action_preprocessor.action_proj_back.weight", back
+    yield "action_preprocessor.action_proj_back.weight", np.zeros((dof, width), np.float32)
+
+
+def _reading(folder: Path, size: Size, dof: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """The head that reads velocities: minus RATE times the action, plus what best tells the scene's pictures apart.
+
+    Runs the network on pictures of the scene, takes the main directions in which its answers differ, and gives each
+    joint a random mixture of them, scaled to TARGET.
+    """
+    engine = _core.Engine.load(str(folder))
+    context = _core.Context(engine, max_tokens=1024)
+    processor, tokenizer = ImageProcessor.load(folder), Tokenizer.load(folder)
+    cameras = ("face_view", "wrist_view")
+    horizon, number = 16, 24
+    answers = np.empty((number, horizon, size.hidden), np.float32)
+    magnitudes = []
+    for i in range(number):
+        pictures = processor.prepare([pattern(1.3 * i, 160, 120, seed) for seed in range(2)], [128, 128])
+        prompt = flow_prompt(cameras, "follow the block", horizon)
+        context.prefill(
+            tokenizer.layout(prompt, pictures.counts, cameras).ids[:-horizon],
+            pictures.pixel_values,
+            pictures.grids,
+            tokenizer.special_id(STATE),
+            random.uniform(-0.5, 0.5, dof).astype(np.float32),
+            np.ones(dof, np.float32),
+        )
+        still = np.zeros((horizon, dof), np.float32)
+        _, trace = context.denoise(still, np.ones_like(still), 1, trace=True)
+        answers[i] = trace["norm"]
+        magnitudes.append(np.sqrt((trace[f"layers.{size.layers - 1}"] ** 2).mean()))
+    features = answers[:, :, dof:].mean(axis=1)
+    middle = features.mean(axis=0)
+    _, spread, directions = np.linalg.svd(features - middle, full_matrices=False)
+    kept = 3
+    mixture = random.standard_normal((dof, kept))
+    mixture /= np.linalg.norm(mixture, axis=1, keepdims=True)
+    reading = mixture @ (directions[:kept] / spread[:kept, np.newaxis] * np.sqrt(number))
+    reading -= np.outer(reading @ middle, middle) / (middle @ middle)
+    back = np.empty((dof, size.hidden), np.float32)
+    back[:, :dof] = -RATE * np.mean(magnitudes) * np.eye(dof)
+    back[:, dof:] = RATE * TARGET * reading
+    return back
