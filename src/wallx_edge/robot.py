@@ -1,0 +1,176 @@
+"""Robot: a live, connected robot and the control loop that alone writes to its motors."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wallx_edge import _core
+from wallx_edge.embodiment import load_calibration, load_embodiment
+from wallx_edge.errors import BusTimeout, SafetyStop
+
+__all__ = ["Robot"]
+
+ENABLE_TIMEOUT = 1.0  # for torque on and the first feedback [s]
+POLL = 0.002  # between looks at the loop's state [s]
+
+
+class Robot:
+    """Connected is readable; only inside :meth:`enabled` is it movable, and leaving that holds.
+
+    A thread of the C++ core runs the control loop from :meth:`connect` to :meth:`disconnect`.
+    """
+
+    def __init__(self, robot: _core.Robot, loop: _core.ControlLoop) -> None:
+        """Use :meth:`connect`.
+
+        Args:
+            robot: connected.
+            loop: running on it.
+        """
+        self._robot = robot
+        self.loop = loop
+        self.embodiment = robot.embodiment
+        self.joint_names = tuple(joint.name for joint in self.embodiment.joints)
+
+    @classmethod
+    def connect(
+        cls,
+        embodiment: str | Path,
+        calibration: str | Path,
+        port: str,
+        *,
+        baud_rate: int = 1_000_000,
+        rate_hz: float = 200.0,
+    ) -> Robot:
+        """Opens the bus, checks every motor against the calibration and starts reading. Moves nothing, torque as found.
+
+        Blocks up to about two seconds.
+
+        Args:
+            embodiment: built-in name or path of a TOML file.
+            calibration: path of the unit's calibration file.
+            port: serial device.
+            baud_rate: [bit/s]
+            rate_hz: of the control loop [1/s].
+
+        Raises:
+            ConfigError, CalibrationError: a file is wrong, or does not fit the motors.
+            BusError: the port is absent or taken; BusTimeout: a motor does not answer.
+            DeviceError: another kind of motor than expected.
+        """
+        description = load_embodiment(embodiment)
+        core = _core.make_robot(description, load_calibration(calibration, description), port, baud_rate)
+        core.connect()
+        try:
+            loop = _core.ControlLoop(core, rate_hz=rate_hz)
+            loop.start()
+        except BaseException:
+            core.disconnect()
+            raise
+        robot = cls(core, loop)
+        try:
+            robot._wait_for_feedback()
+        except BaseException:
+            robot.disconnect()
+            raise
+        return robot
+
+    def disconnect(self) -> None:
+        """Brakes to rest along the limits, stops the loop and closes the bus. The motors keep their torque. Idempotent."""
+        self.loop.stop()
+        self._robot.disconnect()
+
+    def __enter__(self) -> Robot:
+        """The robot itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnects."""
+        self.disconnect()
+
+    @contextmanager
+    def enabled(self) -> Iterator[Robot]:
+        """Torque on, at the measured pose. Leaving brakes along the limits and holds the last command.
+
+        Raises:
+            SafetyStop: the motors could not be enabled.
+        """
+        self.loop.enable()
+        deadline = time.monotonic() + ENABLE_TIMEOUT
+        while self.loop.state == "idle":
+            if time.monotonic() > deadline:
+                raise SafetyStop(f"the motors were not enabled within {ENABLE_TIMEOUT:g} s; the robot did not move")
+            time.sleep(POLL)
+        try:
+            self.check()
+            yield self
+        finally:
+            self.loop.hold()
+
+    def state(self) -> tuple[NDArray[np.float64], float]:
+        """The newest measured joint positions [rad] (joints,) and when the oldest of them was taken [s].
+
+        Raises:
+            SafetyStop: the loop has stopped the robot.
+        """
+        self.check()
+        record = self.loop.snapshot()
+        if record is None:
+            raise BusTimeout("no feedback from the robot yet")
+        return np.array(record["measured"]), record["time"] - float(np.max(record["sample_age"]))
+
+    def play(self, rows: NDArray[np.float64], start: float, step: float, generation: int) -> int:
+        """Hands joint rows to the loop; the newest plan wins. Does not wait for them to be played.
+
+        Args:
+            rows: joint positions [rad]   (rows, joints)
+            start: when the first row is due, CLOCK_MONOTONIC [s]; rows already due are skipped.
+            step: between rows [s].
+            generation: ``loop.generation`` when their observation was taken: rows from before a stop are dropped.
+
+        Returns:
+            the plan's number, or 0 when it was dropped.
+
+        Raises:
+            ConfigError: wrong shape, or a value that is not finite.
+            SafetyStop: the loop has stopped the robot.
+        """
+        self.check()
+        return self.loop.submit(rows, start, step, generation)
+
+    def check(self) -> None:
+        """Raises the loop's fault, if there is one.
+
+        Raises:
+            SafetyStop: with the last records of the loop as ``records``.
+        """
+        report = self.loop.fault_report()
+        if report is not None:
+            error = SafetyStop(report["message"])
+            error.records = report["records"]
+            raise error
+        if self.loop.state == "estop":
+            raise SafetyStop("e-stop: the robot braked and holds at low torque; reset it before it moves again")
+
+    def _wait_for_feedback(self) -> None:
+        deadline = time.monotonic() + ENABLE_TIMEOUT
+        while True:
+            self.check()
+            record = self.loop.snapshot()
+            if record is not None and np.all(np.isfinite(record["sample_age"])) and record["read"]["code"] == "ok":
+                return
+            if time.monotonic() > deadline:
+                silent = record["read"]["joint"] if record else -1
+                name = self.joint_names[silent] if silent >= 0 else "the robot"
+                raise BusTimeout(f"no feedback from {name} within {ENABLE_TIMEOUT:g} s; check power and wiring")
+            time.sleep(POLL)

@@ -1,0 +1,207 @@
+"""Session: a policy drives a robot: observe, infer, hand the rows over, watch."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wallx_edge.action_map import ActionMap
+from wallx_edge.cameras import Camera
+from wallx_edge.errors import ConfigError
+from wallx_edge.policy import Policy
+from wallx_edge.robot import Robot
+from wallx_edge.types import ActionChunk, Observation
+
+__all__ = ["PlayedChunk", "Session", "Status"]
+
+TICK = 0.05  # between looks at the loop [s]
+
+
+@dataclass(frozen=True, eq=False)
+class PlayedChunk:
+    """One chunk that was handed to the loop.
+
+    Attributes:
+        sequence: number of the plan; 0 when it came from before a stop and was dropped.
+        observed_at: capture time of the oldest thing it was computed from [s].
+        arrived_at: when it was handed over [s].
+        step: between rows [s].
+        rows: joint positions [rad]   (horizon, joints)
+    """
+
+    sequence: int
+    observed_at: float
+    arrived_at: float
+    step: float
+    rows: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a display shows.
+
+    Attributes:
+        elapsed: since the start [s].
+        chunks: handed over so far.
+        latency: from observation to hand-over, of the newest chunk [s]; 0 before the first.
+        chunk_age: since the newest chunk's observation [s]; 0 before the first.
+    """
+
+    elapsed: float
+    chunks: int
+    latency: float
+    chunk_age: float
+
+
+class Session:
+    """One policy, one robot, one task. The policy runs on a thread of its own; the loop never waits for it."""
+
+    def __init__(
+        self, policy: Policy, robot: Robot, cameras: Mapping[str, Camera], task: str, execute_rows: int | None = None
+    ) -> None:
+        """Matches policy, robot and cameras.
+
+        Args:
+            policy: what decides.
+            robot: connected.
+            cameras: open, by role.
+            task: the instruction.
+            execute_rows: rows of a chunk that are played before the next is asked for; three quarters by default.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+        missing = [role for role in policy.config.cameras if role not in cameras]
+        if missing:
+            raise ConfigError(f"the policy looks at the camera {missing[0]!r}, which the robot does not have")
+        self._map = ActionMap(policy.action_layout, policy.state_layout, robot.embodiment)
+        self._policy = policy
+        self._robot = robot
+        self._cameras = dict(cameras)
+        self._task = task
+        horizon = policy.config.horizon
+        self._execute = execute_rows if execute_rows is not None else max(1, horizon * 3 // 4)
+        if not 1 <= self._execute <= horizon:
+            raise ConfigError(f"execute_rows is {self._execute}, expected 1 to the horizon {horizon}")
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._chunks: list[PlayedChunk] = []
+        self._failure: BaseException | None = None
+
+    def observe(self) -> Observation:
+        """What cameras and robot say now. Blocks until each camera has a frame.
+
+        Raises:
+            DeviceError: a camera has stopped.
+            SafetyStop: the loop has stopped the robot.
+        """
+        frames = {role: camera.read() for role, camera in self._cameras.items()}
+        positions, measured_at = self._robot.state()
+        images = {role: frame.image for role, frame in frames.items()}
+        captured_at = min(measured_at, *(frame.captured_at for frame in frames.values()))
+        return Observation(images, self._map.model_state(positions), self._task, captured_at)
+
+    def infer(self) -> tuple[ActionChunk, NDArray[np.float64]]:
+        """One observation, one chunk, and its joint rows [rad] (horizon, joints); moves nothing."""
+        chunk = self._policy.act(self.observe())
+        return chunk, self._map.joint_rows(chunk)
+
+    def stop(self) -> None:
+        """Asks :meth:`run` to end soon; from any thread or a signal handler."""
+        self._stop.set()
+
+    @property
+    def chunks(self) -> list[PlayedChunk]:
+        """What was handed to the loop, oldest first."""
+        with self._lock:
+            return list(self._chunks)
+
+    def run(self, duration: float | None = None, on_tick: Callable[[Status], None] | None = None) -> bool:
+        """Acts until the time is over, then plays the last chunk to its end, where it rests. Blocks.
+
+        The first inference is done before the motors are enabled. When this returns or raises, the robot holds.
+
+        Args:
+            duration: how long to ask for new chunks [s]; without it, until :meth:`stop`.
+            on_tick: called about every 50 ms on this thread.
+
+        Returns:
+            whether the time was used up; False when :meth:`stop` ended it, which brakes at once.
+
+        Raises:
+            SafetyStop: the loop stopped the robot.
+            DeviceError: a camera stopped.
+            ConfigError, WallxError: the policy failed.
+        """
+        self._policy.act(self.observe())  # warm: the first call sizes buffers and touches weights
+        begin = time.monotonic()
+        deadline = None if duration is None else begin + duration
+        worker = threading.Thread(target=self._work, args=(deadline,), name="policy")
+        with self._robot.enabled():
+            worker.start()
+            try:
+                while worker.is_alive() and not self._stop.is_set():
+                    self._look(begin, on_tick)
+                    worker.join(TICK)
+                if self._failure is None and not self._stop.is_set():
+                    self._finish(begin, on_tick)
+            finally:
+                # brake before waiting: the policy may still be computing
+                self._robot.loop.hold()
+                was_stopped = self._stop.is_set()
+                self._stop.set()
+                worker.join()
+        if self._failure is not None:
+            raise self._failure
+        return not was_stopped
+
+    def _look(self, begin: float, on_tick: Callable[[Status], None] | None) -> None:
+        self._robot.check()
+        if on_tick is None:
+            return
+        now = time.monotonic()
+        with self._lock:
+            newest = self._chunks[-1] if self._chunks else None
+            count = len(self._chunks)
+        latency = newest.arrived_at - newest.observed_at if newest else 0.0
+        on_tick(Status(now - begin, count, latency, now - newest.observed_at if newest else 0.0))
+
+    def _finish(self, begin: float, on_tick: Callable[[Status], None] | None) -> None:
+        """Waits until the last chunk has been played and the loop rests on its last row."""
+        config = self._policy.config
+        limit = time.monotonic() + config.horizon * config.step + self._robot.loop.max_stop_time_s + 1.0
+        last = self.chunks[-1].sequence if self.chunks else 0
+        while time.monotonic() < limit and not self._stop.is_set():
+            self._look(begin, on_tick)
+            record = self._robot.loop.snapshot()
+            if record is not None and record["plan_sequence"] >= last and record["state"] == "hold":
+                return
+            self._stop.wait(TICK)
+
+    def _work(self, deadline: float | None) -> None:
+        try:
+            next_at = time.monotonic()
+            while not self._stop.is_set():
+                if deadline is not None and next_at >= deadline:
+                    return
+                if self._stop.wait(max(0.0, next_at - time.monotonic())):
+                    return
+                # before the observation: rows of an observation from before a stop must die
+                generation = self._robot.loop.generation
+                observation = self.observe()
+                chunk = self._policy.act(observation)
+                if self._stop.is_set():
+                    return
+                rows = self._map.joint_rows(chunk)
+                sequence = self._robot.play(rows, chunk.observed_at, chunk.step, generation)
+                with self._lock:
+                    self._chunks.append(PlayedChunk(sequence, chunk.observed_at, time.monotonic(), chunk.step, rows))
+                next_at = max(chunk.observed_at + self._execute * chunk.step, time.monotonic())
+        except BaseException as error:
+            self._failure = error
