@@ -51,6 +51,20 @@ struct BusCounters {
   std::uint64_t input_lost = 0;  // bytes beyond the line's buffer
 };
 
+// visit(name, value) for each of them, in a fixed order
+template <class Visit>
+void for_each_counter(const BusCounters& c, Visit&& visit) {
+  visit("bytes_received", c.bytes_received), visit("bytes_sent", c.bytes_sent);
+  visit("instructions", c.instructions), visit("pings", c.pings), visit("reads", c.reads);
+  visit("writes", c.writes), visit("reg_writes", c.reg_writes), visit("actions", c.actions);
+  visit("sync_reads", c.sync_reads), visit("sync_writes", c.sync_writes);
+  visit("answers", c.answers), visit("answers_dropped", c.answers_dropped);
+  visit("answers_corrupted", c.answers_corrupted), visit("checksum_errors", c.checksum_errors);
+  visit("malformed", c.malformed), visit("truncated", c.truncated);
+  visit("unknown_instructions", c.unknown_instructions), visit("unanswered", c.unanswered);
+  visit("collisions", c.collisions), visit("input_lost", c.input_lost);
+}
+
 // Deterministic and pure: time enters through the arguments only. Two runs of one seed, fed alike, are
 // bit-equal. Not thread-safe. Apart from the constructor nothing allocates or throws, except where said.
 class StsBus {

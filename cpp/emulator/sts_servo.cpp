@@ -14,13 +14,13 @@ namespace {
 constexpr double kNominalSupply = 12.0;    // [V]
 constexpr double kStallTorque = 2.94;      // [N m]
 constexpr double kStallCurrent = 2.7;      // [A]
-constexpr double kNoLoadSpeed = 5.5;       // a little above the rated speed, which is under load [rad/s]
+constexpr double kBackEmf = 0.30;          // brakes while the bridge is closed [N m s/rad]
 constexpr double kMaxSpeed = 4.7;          // [rad/s]
-constexpr double kMaxAcceleration = 60.0;  // [rad/s^2]
+constexpr double kMaxAcceleration = 30.0;  // [rad/s^2]
 constexpr double kCurrentUnit = 0.0065;    // [A]
-// gains: with P = 16 an error of 12 ticks asks for full drive; D = 32 damps the default joint critically
+// gains: with P = 16 an error of 12 ticks asks for full drive; D = 32 damps a small arm without oscillation
 constexpr double kPUnit = 1.0 / (16 * 12);  // per tick
-constexpr double kDUnit = 0.045;            // per rad/s
+constexpr double kDUnit = 0.055;            // per rad/s
 constexpr double kIUnit = 0.01;             // per tick second
 constexpr double kAmbient = 25.0;           // [degC]
 constexpr double kStallHeating = 60.0;      // steady rise at stall torque [degC]
@@ -342,8 +342,7 @@ void StsServo::step(double dt, double load_torque, double supply) noexcept {
   } else {
     effort_ = 0;
   }
-  // back-emf brakes only while the bridge is closed
-  const double braking = is_driven || torque() == kTorqueDamping ? kStallTorque / kNoLoadSpeed : 0;
+  const double braking = is_driven || torque() == kTorqueDamping ? kBackEmf : 0;
   const double push = kStallTorque * supply / kNominalSupply * effort_;
 
   // implicit in the damping, so that no gain setting can make the step itself unstable

@@ -54,7 +54,7 @@ struct ServoSetup {
   int protection_current = 500;  // registers 28-29                               [6.5 mA]
   int overload_threshold = 80;   // register 36                                   [%]
   double inertia = 0.028;        // rotor through the gearbox, and the link       [kg m^2]
-  double damping = 0.25;         // viscous, torque off                           [N m s/rad]
+  double damping = 0.15;         // viscous, torque off                           [N m s/rad]
   double friction = 0.05;        // Coulomb                                       [N m]
   double gravity = 0;            // moment of this link and all it carries, link horizontal [N m]
   int pitch_sign = 0;            // +1: a growing position raises the link, -1: lowers it, 0: does not pitch
