@@ -57,6 +57,8 @@ PtyHost::PtyHost(const std::vector<ServoSetup>& servos, BusOptions bus, const Ho
     log_->write_line(start_line());
     log_->start();
   } catch (...) {
+    is_stopping_ = true;
+    if (thread_.joinable()) thread_.join();  // wakes for its next state line
     close_all();
     throw;
   }
