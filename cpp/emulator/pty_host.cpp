@@ -126,6 +126,8 @@ void PtyHost::stop() {
     // the thread wakes for the next state line anyway
   }
   thread_.join();
+  bus_->advance(Clock::now());
+  bus_->record_state();
   log_->stop();
   log_->write_line(end_line());
   close_all();
