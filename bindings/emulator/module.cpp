@@ -2,4 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pybind11/pybind11.h>
 
-PYBIND11_MODULE(_emulator, m) { m.doc() = "Emulated servos behind a pseudo-terminal."; }
+#include "bindings/emulator/register.hpp"
+
+PYBIND11_MODULE(_emulator, m) {
+  m.doc() =
+      "Emulated servos behind a pseudo-terminal. Import the public classes from wallx_edge.sim instead.";
+  wallx::emulator::register_errors(m);
+  wallx::emulator::register_servo_setup(m);
+  wallx::emulator::register_arm_emulator(m);
+}

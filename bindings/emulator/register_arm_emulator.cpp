@@ -1,0 +1,210 @@
+// ArmEmulator for Python: one bus, either stepped by the caller or running behind a pseudo-terminal.
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+
+#include "base/errors.hpp"
+#include "bindings/emulator/register.hpp"
+#include "emulator/pty_host.hpp"
+
+namespace py = pybind11;
+
+namespace wallx::emulator {
+namespace {
+
+TimePoint at_ns(std::int64_t ns) { return TimePoint(std::chrono::nanoseconds(ns)); }
+std::int64_t to_ns(TimePoint at) { return std::chrono::nanoseconds(at.time_since_epoch()).count(); }
+
+class ArmEmulator {
+ public:
+  ArmEmulator(std::vector<ServoSetup> servos, std::uint64_t seed, int baud_rate)
+      : servos_(std::move(servos)), options_{.baud_rate = baud_rate, .seed = seed} {
+    bus_ = std::make_unique<StsBus>(servos_, options_);
+  }
+
+  void start(const std::string& link, const std::string& log) {
+    if (host_) throw DeviceError("the emulated arm already runs on " + host_->port() + "; stop() it first");
+    host_ = std::make_unique<PtyHost>(servos_, options_, HostOptions{link, log});
+    bus_.reset();
+  }
+  void stop() {
+    if (host_) host_->stop();
+  }
+
+  // runs `body` on the bus, wherever it lives
+  template <class Body>
+  auto use(Body&& body) {
+    if (!host_) return body(*bus_);
+    std::optional<decltype(body(*bus_))> result;
+    host_->with_bus([&](StsBus& bus) { result = body(bus); });
+    return std::move(*result);
+  }
+
+  StsBus& stepped() {
+    if (host_)
+      throw DeviceError("the emulated arm was started on " + host_->port() + ": it keeps its own time");
+    return *bus_;
+  }
+  const PtyHost* host() const { return host_.get(); }
+
+ private:
+  std::vector<ServoSetup> servos_;
+  BusOptions options_;
+  std::unique_ptr<StsBus> bus_;
+  std::unique_ptr<PtyHost> host_;
+};
+
+std::span<const std::uint8_t> view(std::string_view bytes) {
+  return {reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()};
+}
+
+std::string take_due(StsBus& bus, TimePoint now) {
+  std::string bytes;
+  std::array<TimedByte, 256> taken;
+  while (const std::size_t count = bus.due(now, taken)) {
+    for (std::size_t i = 0; i < count; ++i) bytes += static_cast<char>(taken[i].byte);
+  }
+  return bytes;
+}
+
+void check_found(bool is_found, int id) {
+  if (!is_found) throw ConfigError("no emulated servo has the id " + std::to_string(id));
+}
+void check_probability(double p) {
+  if (!(p >= 0 && p <= 1)) throw ConfigError("probability " + std::to_string(p) + " must be 0..1");
+}
+
+template <class Value>
+auto by_id(ArmEmulator& arm, Value&& value) {
+  return arm.use([&](StsBus& bus) {
+    std::map<int, std::decay_t<decltype(value(bus.servo(0)))>> values;
+    for (std::size_t i = 0; i < bus.num_servos(); ++i) values[bus.servo(i).id()] = value(bus.servo(i));
+    return values;
+  });
+}
+
+using Release = py::call_guard<py::gil_scoped_release>;
+
+}  // namespace
+
+void register_arm_emulator(py::module_& m) {
+  py::class_<ArmEmulator> c(m, "ArmEmulator");
+  c.def(py::init<std::vector<ServoSetup>, std::uint64_t, int>(), py::arg("servos"), py::kw_only(),
+        py::arg("seed") = 0, py::arg("baud_rate") = 1'000'000);
+
+  // in real time
+  c.def("start", &ArmEmulator::start, py::kw_only(), py::arg("link") = "", py::arg("log") = "", Release());
+  c.def("stop", &ArmEmulator::stop, Release());
+  c.def_property_readonly("port",
+                          [](const ArmEmulator& arm) { return arm.host() ? arm.host()->port() : ""; });
+  c.def_property_readonly("is_realtime",
+                          [](const ArmEmulator& arm) { return arm.host() && arm.host()->is_realtime(); });
+
+  // in lock-step
+  c.def(
+      "receive",
+      [](ArmEmulator& arm, const py::bytes& data, std::int64_t now_ns) {
+        arm.stepped().receive(view(data), at_ns(now_ns));
+      },
+      py::arg("data"), py::arg("now_ns"));
+  c.def(
+      "advance", [](ArmEmulator& arm, std::int64_t now_ns) { arm.stepped().advance(at_ns(now_ns)); },
+      py::arg("now_ns"), Release());
+  c.def(
+      "due",
+      [](ArmEmulator& arm, std::int64_t now_ns) { return py::bytes(take_due(arm.stepped(), at_ns(now_ns))); },
+      py::arg("now_ns"));
+  c.def(
+      "exchange",
+      [](ArmEmulator& arm, const py::bytes& data, std::int64_t now_ns) {
+        StsBus& bus = arm.stepped();
+        TimePoint now = std::max(at_ns(now_ns), bus.now());
+        bus.receive(view(data), now);
+        std::string answers;
+        while (const auto next = bus.next_event()) {
+          now = *next;
+          bus.advance(now);
+          answers += take_due(bus, now);
+        }
+        return py::make_tuple(py::bytes(answers), to_ns(now));
+      },
+      py::arg("data"), py::arg("now_ns"));
+
+  // faults
+  c.def(
+      "set_drop",
+      [](ArmEmulator& arm, double p, int id) {
+        check_probability(p);
+        check_found(arm.use([&](StsBus& bus) { return bus.set_drop(p, id); }), id);
+      },
+      py::arg("probability"), py::arg("id") = int{kBroadcastId}, Release());
+  c.def(
+      "set_corrupt",
+      [](ArmEmulator& arm, double p, int id) {
+        check_probability(p);
+        check_found(arm.use([&](StsBus& bus) { return bus.set_corrupt(p, id); }), id);
+      },
+      py::arg("probability"), py::arg("id") = int{kBroadcastId}, Release());
+  c.def(
+      "silence",
+      [](ArmEmulator& arm, int id, bool is_silent) {
+        check_found(arm.use([&](StsBus& bus) { return bus.silence(id, is_silent); }), id);
+      },
+      py::arg("id"), py::arg("is_silent") = true, Release());
+  c.def(
+      "block",
+      [](ArmEmulator& arm, int id, bool is_blocked) {
+        check_found(arm.use([&](StsBus& bus) { return bus.block(id, is_blocked); }), id);
+      },
+      py::arg("id"), py::arg("is_blocked") = true, Release());
+  c.def(
+      "brown_out",
+      [](ArmEmulator& arm, int id) {
+        check_found(arm.use([&](StsBus& bus) { return bus.brown_out(id); }), id);
+      },
+      py::arg("id"), Release());
+  c.def(
+      "set_wrong_id",
+      [](ArmEmulator& arm, int id, int answer_id) {
+        if (answer_id < 0 || answer_id > 253) {
+          throw ConfigError("answer id " + std::to_string(answer_id) + " must be 0..253");
+        }
+        check_found(arm.use([&](StsBus& bus) { return bus.set_wrong_id(id, answer_id); }), id);
+      },
+      py::arg("id"), py::arg("answer_id"), Release());
+
+  // looking on
+  c.def_property_readonly("positions", [](ArmEmulator& arm) {
+    return by_id(arm, [](StsServo& servo) { return servo.present_ticks(); });
+  });
+  c.def_property_readonly("goals", [](ArmEmulator& arm) {
+    return by_id(arm, [](StsServo& servo) { return servo.goal_ticks(); });
+  });
+  c.def_property_readonly("torques", [](ArmEmulator& arm) {
+    return by_id(arm, [](StsServo& servo) { return int{servo.torque()}; });
+  });
+  c.def(
+      "registers",
+      [](ArmEmulator& arm, int id) {
+        const std::string bytes = arm.use([&](StsBus& bus) {
+          StsServo* servo = bus.find(id);
+          if (!servo) return std::string();
+          const std::span<const std::uint8_t> all = servo->registers();
+          return std::string(all.begin(), all.end());
+        });
+        check_found(!bytes.empty(), id);
+        return py::bytes(bytes);
+      },
+      py::arg("id"));
+  c.def_property_readonly("counters", [](ArmEmulator& arm) {
+    py::dict all;
+    const auto add = [&](const char* name, auto value) { all[name] = value; };
+    for_each_counter(arm.use([](StsBus& bus) { return bus.counters(); }), add);
+    if (arm.host()) for_each_counter(arm.host()->counters(), add);
+    return all;
+  });
+}
+
+}  // namespace wallx::emulator

@@ -1,0 +1,244 @@
+// PtyHost: the pacing thread, the terminal and the log of a live emulated bus.
+// SPDX-License-Identifier: Apache-2.0
+#include "emulator/pty_host.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <utility>
+
+#include "base/errors.hpp"
+
+namespace wallx::emulator {
+namespace {
+
+constexpr Duration kStatePeriod = std::chrono::milliseconds(5);
+constexpr int kPriority = 60;
+
+[[noreturn]] void fail(const std::string& what) { throw DeviceError(what + ": " + std::strerror(errno)); }
+
+std::string line_head(const char* kind) {
+  std::string line = "{\"t\":";
+  line += std::to_string(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
+  line += ",\"kind\":\"";
+  line += kind;
+  line += '"';
+  return line;
+}
+
+}  // namespace
+
+PtyHost::PtyHost(const std::vector<ServoSetup>& servos, BusOptions bus, const HostOptions& options)
+    : options_(options) {
+  bus.start = Clock::now();
+  next_state_ = bus.start;
+  bus_ = std::make_unique<StsBus>(servos, bus, &ring_);
+  log_ = std::make_unique<EventLog>(ring_, options.log);
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT);
+  pthread_mutex_init(&mutex_, &attributes);
+  pthread_mutexattr_destroy(&attributes);
+  try {
+    open_terminal();
+    make_link();
+    thread_ = std::thread([this] { run(); });
+    is_ready_.wait(false);
+    log_->write_line(start_line());
+    log_->start();
+  } catch (...) {
+    is_stopping_ = true;
+    if (thread_.joinable()) thread_.join();  // wakes for its next state line
+    close_all();
+    throw;
+  }
+}
+
+PtyHost::~PtyHost() {
+  stop();
+  pthread_mutex_destroy(&mutex_);
+}
+
+void PtyHost::open_terminal() {
+  master_ = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+  if (master_ < 0) fail("cannot open a pseudo-terminal");
+  char name[128];
+  if (::grantpt(master_) != 0 || ::unlockpt(master_) != 0 || ::ptsname_r(master_, name, sizeof name) != 0) {
+    fail("cannot set up the pseudo-terminal");
+  }
+  port_ = name;
+  slave_ = ::open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+  if (slave_ < 0) fail("cannot open the pseudo-terminal " + port_);
+  termios settings;
+  if (::tcgetattr(slave_, &settings) != 0) fail("cannot read the settings of " + port_);
+  ::cfmakeraw(&settings);
+  ::cfsetspeed(&settings, B1000000);
+  if (::tcsetattr(slave_, TCSANOW, &settings) != 0) fail("cannot set " + port_ + " to raw mode");
+  wake_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_ < 0) fail("cannot make an eventfd");
+}
+
+void PtyHost::make_link() {
+  if (options_.link.empty()) return;
+  struct stat status;
+  if (::lstat(options_.link.c_str(), &status) == 0) {
+    if (!S_ISLNK(status.st_mode)) {
+      throw DeviceError(
+          "the link " + options_.link +
+          " for the emulated port would replace something that is not a link; name another path");
+    }
+    ::unlink(options_.link.c_str());
+  }
+  if (::symlink(port_.c_str(), options_.link.c_str()) != 0) fail("cannot make the link " + options_.link);
+  has_link_ = true;
+}
+
+void PtyHost::close_all() noexcept {
+  if (has_link_) {
+    // only if it is still ours
+    char target[128];
+    const ssize_t size = ::readlink(options_.link.c_str(), target, sizeof target);
+    if (size > 0 && port_ == std::string(target, static_cast<std::size_t>(size)))
+      ::unlink(options_.link.c_str());
+    has_link_ = false;
+  }
+  for (int* file : {&slave_, &master_, &wake_}) {
+    if (*file >= 0) ::close(*file);
+    *file = -1;
+  }
+}
+
+void PtyHost::stop() {
+  if (!thread_.joinable()) return;
+  is_stopping_ = true;
+  const std::uint64_t one = 1;
+  if (::write(wake_, &one, sizeof one) < 0) {
+    // the thread wakes for the next state line anyway
+  }
+  thread_.join();
+  bus_->advance(Clock::now());
+  bus_->record_state();
+  log_->stop();
+  log_->write_line(end_line());
+  close_all();
+}
+
+HostCounters PtyHost::counters() const noexcept {
+  return {wakeups_.load(), output_lost_.load(), ring_.num_lost(), log_->num_write_errors(),
+          max_lateness_ns_.load()};
+}
+
+void PtyHost::with_bus(const std::function<void(StsBus&)>& body) {
+  pthread_mutex_lock(&mutex_);
+  try {
+    body(*bus_);
+  } catch (...) {
+    pthread_mutex_unlock(&mutex_);
+    throw;
+  }
+  pthread_mutex_unlock(&mutex_);
+}
+
+void PtyHost::run() noexcept {
+  sched_param parameters{};
+  parameters.sched_priority = kPriority;
+  is_realtime_ = ::pthread_setschedparam(::pthread_self(), SCHED_FIFO, &parameters) == 0;
+  ::prctl(PR_SET_TIMERSLACK, 1000UL);  // [ns], for the case without real-time priority
+  is_ready_ = true;
+  is_ready_.notify_one();
+
+  pollfd files[2] = {{master_, POLLIN, 0}, {wake_, POLLIN, 0}};
+  while (!is_stopping_.load(std::memory_order_relaxed)) {
+    const TimePoint next = serve();
+    const Duration wait = std::max(next - Clock::now(), Duration::zero());
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(wait);
+    const timespec timeout{static_cast<time_t>(seconds.count()),
+                           static_cast<long>(std::chrono::nanoseconds(wait - seconds).count())};
+    ::ppoll(files, 2, &timeout, nullptr);
+  }
+}
+
+TimePoint PtyHost::serve() noexcept {
+  wakeups_.fetch_add(1, std::memory_order_relaxed);
+  pthread_mutex_lock(&mutex_);
+  std::array<std::uint8_t, 512> input;
+  // bounded: a host that floods the line cannot keep the plant from moving
+  for (int round = 0; round < 8; ++round) {
+    const ssize_t count = ::read(master_, input.data(), input.size());
+    if (count <= 0) break;
+    bus_->receive({input.data(), static_cast<std::size_t>(count)}, Clock::now());
+  }
+  const TimePoint now = Clock::now();
+  bus_->advance(now);
+  write_answers(now);
+  if (now >= next_state_) {
+    bus_->record_state();
+    next_state_ += kStatePeriod;
+    if (next_state_ <= now) next_state_ = now + kStatePeriod;  // late: skip, never burst
+  }
+  const TimePoint next = std::min(bus_->next_event().value_or(next_state_), next_state_);
+  pthread_mutex_unlock(&mutex_);
+  return next;
+}
+
+void PtyHost::write_answers(TimePoint now) noexcept {
+  while (const std::size_t count = bus_->due(now, answers_)) {
+    for (std::size_t i = 0; i < count; ++i) output_[i] = answers_[i].byte;
+    const std::int64_t lateness = std::chrono::nanoseconds(now - answers_[count - 1].at).count();
+    if (lateness > max_lateness_ns_.load(std::memory_order_relaxed)) {
+      max_lateness_ns_.store(lateness, std::memory_order_relaxed);
+    }
+    const ssize_t written = ::write(master_, output_.data(), count);
+    const std::size_t done = written > 0 ? static_cast<std::size_t>(written) : 0;
+    if (done < count) output_lost_.fetch_add(count - done, std::memory_order_relaxed);
+  }
+}
+
+std::string PtyHost::start_line() const {
+  std::string line = line_head("start");
+  line += ",\"port\":";
+  line += quote_json(port_);
+  line += is_realtime_ ? ",\"realtime\":true" : ",\"realtime\":false";
+  std::string ids, names;
+  for (std::size_t i = 0; i < bus_->num_servos(); ++i) {
+    const ServoSetup& setup = std::as_const(*bus_).servo(i).setup();
+    if (i) ids += ',', names += ',';
+    ids += std::to_string(setup.id);
+    names += quote_json(setup.name);
+  }
+  line += ",\"ids\":[";
+  line += ids;
+  line += "],\"names\":[";
+  line += names;
+  line += "]}";
+  return line;
+}
+
+std::string PtyHost::end_line() {
+  std::string line = line_head("end");
+  line += ",\"counters\":{";
+  bool is_first = true;
+  const auto add = [&](const char* name, auto value) {
+    line += is_first ? "\"" : ",\"";
+    line += name;
+    line += "\":";
+    line += std::to_string(value);
+    is_first = false;
+  };
+  for_each_counter(bus_->counters(), add);
+  for_each_counter(counters(), add);
+  line += "}}";
+  return line;
+}
+
+}  // namespace wallx::emulator

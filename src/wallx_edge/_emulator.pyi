@@ -1,0 +1,109 @@
+"""Types of the compiled emulator."""
+# SPDX-License-Identifier: Apache-2.0
+
+from collections.abc import Sequence
+from typing import Any
+
+class ServoSetup:
+    """One servo as it leaves the bench and the link that hangs on it; every field has a default.
+
+    Ticks are 1/4096 turn, counted as the servo reports them (Present = Actual - Offset).
+    """
+
+    name: str
+    id: int
+    homing_offset: int  # register 31 [ticks, -2047..2047]
+    range_min: int  # registers 9-10 [ticks]
+    range_max: int  # registers 11-12 [ticks]
+    position: int  # where the joint stands at power-up [ticks]
+    stop_min: int  # mechanical end stops [ticks]
+    stop_max: int
+    p_gain: int  # register 21
+    max_torque: int  # registers 16-17 [0.1 %]
+    protection_current: int  # registers 28-29 [6.5 mA]
+    overload_threshold: int  # register 36 [%]
+    inertia: float  # [kg m^2]
+    damping: float  # [N m s/rad]
+    friction: float  # [N m]
+    gravity: float  # moment of this link and all it carries, link horizontal [N m]
+    pitch_sign: int  # +1: a growing position raises the link, -1: lowers it, 0: does not pitch
+    pitch: float  # pitch added to the link before it, at position 2048 [rad]
+    def __init__(self, **fields: Any) -> None: ...
+
+class ArmEmulator:
+    """Emulated STS3215 servos on one line, stepped by the caller or running behind a pseudo-terminal.
+
+    Stepped, it is deterministic: two runs of one seed, fed alike, are bit-equal; times are nanoseconds since
+    the arm's start. After ``start`` the servos begin anew in real time (CLOCK_MONOTONIC) on threads of their
+    own, and the stepping calls raise DeviceError. Everything else may be called from any thread, before and
+    after, and waits for at most one wake-up of the bus.
+    """
+
+    def __init__(self, servos: Sequence[ServoSetup], *, seed: int = 0, baud_rate: int = 1_000_000) -> None:
+        """Raises ConfigError: no servo, an id twice, a value out of its range."""
+
+    def start(self, *, link: str = "", log: str = "") -> None:
+        """Runs on a pseudo-terminal. ``link``: symbolic link to make; ``log``: file of JSON lines.
+
+        Raises DeviceError: started before, terminal, link or log not possible.
+        """
+
+    def stop(self) -> None:
+        """Ends the threads, completes the log, removes link and port. Idempotent; blocks for some 20 ms."""
+
+    @property
+    def port(self) -> str:
+        """Path of the pseudo-terminal, empty before ``start``."""
+
+    @property
+    def is_realtime(self) -> bool:
+        """Whether the pacing thread was given SCHED_FIFO."""
+
+    def receive(self, data: bytes, now_ns: int) -> None:
+        """Bytes the host hands to the line at ``now_ns``; they take their time on the wire."""
+
+    def advance(self, now_ns: int) -> None:
+        """Brings plant and protocol to ``now_ns``."""
+
+    def due(self, now_ns: int) -> bytes:
+        """Takes the answer bytes that have left the servos by ``now_ns``; call ``advance`` first."""
+
+    def exchange(self, data: bytes, now_ns: int) -> tuple[bytes, int]:
+        """Sends ``data`` and steps until the line is quiet; returns the answers and the time then [ns]."""
+
+    def set_drop(self, probability: float, id: int = 254) -> None:
+        """Answers that never leave; their slot on the wire stays empty. Id 254: all. Raises ConfigError."""
+
+    def set_corrupt(self, probability: float, id: int = 254) -> None:
+        """Answers with one changed byte. Id 254: all. Raises ConfigError."""
+
+    def silence(self, id: int, is_silent: bool = True) -> None:
+        """Cuts the servo's data wire: it neither hears nor answers and keeps its goal. Raises ConfigError."""
+
+    def block(self, id: int, is_blocked: bool = True) -> None:
+        """Puts an obstacle on both sides of the joint. Raises ConfigError."""
+
+    def brown_out(self, id: int) -> None:
+        """Takes the power away for 100 ms: torque and all volatile registers are lost. Raises ConfigError."""
+
+    def set_wrong_id(self, id: int, answer_id: int) -> None:
+        """Lets a servo answer under another id; its own id cures it. Raises ConfigError."""
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """Reported position by id [ticks]."""
+
+    @property
+    def goals(self) -> dict[int, int]:
+        """Goal in force by id, after the servo's position limits [ticks]."""
+
+    @property
+    def torques(self) -> dict[int, int]:
+        """Register 40 by id: 0 off, 1 on, 2 damping."""
+
+    def registers(self, id: int) -> bytes:
+        """All 128 registers, feedback refreshed. Raises ConfigError: no such id."""
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What the line carried and what was done to it; more entries once started."""

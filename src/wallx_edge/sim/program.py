@@ -1,0 +1,184 @@
+"""Program: an emulated robot in the foreground, until it is told to stop."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+from wallx_edge._emulator import ArmEmulator
+from wallx_edge.errors import ConfigError
+from wallx_edge.sim import so101
+
+COMMANDS = """commands, one a line on standard input; each is answered with one line, `ok` or `error: why`:
+  drop P [ID]      drop answers with probability P      corrupt P [ID]   change one byte of answers
+  silence ID       cut a servo's data wire              unsilence ID     mend it
+  block ID         put an obstacle at a joint           free ID          take it away
+  brownout ID      take a servo's power for 100 ms      wrong_id ID NEW  answer under another id
+  quit             stop"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``run`` to a parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = COMMANDS
+    parser.add_argument("robot", choices=["so101"], help="the robot to emulate")
+    parser.add_argument("--link", default="", metavar="PATH", help="make a symbolic link to the port")
+    parser.add_argument(
+        "--log", default="", metavar="FILE", help="log what is received and done, as JSON lines"
+    )
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="calibration of the emulated unit, LeRobot's JSON"
+    )
+    parser.add_argument("--write-calibration", metavar="FILE", help="write the calibration in use to a file")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the injected faults")
+    parser.add_argument(
+        "--drop", type=float, default=0.0, metavar="P", help="drop answers with probability P"
+    )
+    parser.add_argument(
+        "--corrupt", type=float, default=0.0, metavar="P", help="change a byte with probability P"
+    )
+    parser.add_argument("--json", action="store_true", help="report as JSON lines")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="stop at the end of standard input")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs an emulated robot until SIGINT, SIGTERM, ``quit`` or, if asked for, the end of standard input.
+
+    Must be called on the main thread, which it blocks. Prints one line with the port when the robot is ready.
+
+    Returns:
+        0 after an orderly stop.
+
+    Raises:
+        CalibrationError, ConfigError, DeviceError: the robot cannot be set up.
+    """
+    if args.seed < 0:
+        raise ConfigError(f"--seed {args.seed} must not be negative")
+    calibration = (
+        so101.read_calibration(args.calibration) if args.calibration else so101.default_calibration()
+    )
+    if args.write_calibration:
+        so101.write_calibration(args.write_calibration, calibration)
+    arm = so101.make_arm(seed=args.seed, calibration=calibration)
+    with _stop_signals() as stop_file:
+        arm.start(link=args.link, log=args.log)
+        try:
+            if args.drop:
+                arm.set_drop(args.drop)
+            if args.corrupt:
+                arm.set_corrupt(args.corrupt)
+            if not arm.is_realtime:
+                print(
+                    "SCHED_FIFO is not permitted: answers may be late when the computer is busy "
+                    "(run as root or raise the rtprio limit to 60)",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            if args.json:
+                ready = {"port": arm.port, "realtime": arm.is_realtime, "pid": os.getpid()}
+                _report(json.dumps(ready))
+            else:
+                _report(f"{args.robot} is ready on {args.link or arm.port}")
+            _serve(arm, stop_file, args.until_stdin_closes, args.json)
+        finally:
+            arm.stop()
+    return 0
+
+
+def execute(arm: ArmEmulator, line: str) -> bool:
+    """Executes one command line; false: it was ``quit``.
+
+    Raises:
+        ConfigError: unknown command, or an argument that does not fit.
+    """
+    name, *words = line.split() or [""]
+    actions: dict[str, tuple[Callable[..., None], tuple[type, ...], int]] = {
+        "drop": (arm.set_drop, (float, int), 1),
+        "corrupt": (arm.set_corrupt, (float, int), 1),
+        "silence": (lambda id: arm.silence(id, True), (int,), 1),
+        "unsilence": (lambda id: arm.silence(id, False), (int,), 1),
+        "block": (lambda id: arm.block(id, True), (int,), 1),
+        "free": (lambda id: arm.block(id, False), (int,), 1),
+        "brownout": (arm.brown_out, (int,), 1),
+        "wrong_id": (arm.set_wrong_id, (int, int), 2),
+    }
+    if name == "quit" and not words:
+        return False
+    if name not in actions:
+        raise ConfigError(f"unknown command {line.strip()!r}; known are {', '.join(actions)} and quit")
+    action, types, required = actions[name]
+    if not required <= len(words) <= len(types):
+        raise ConfigError(f"command {line.strip()!r}: {name} takes {required} to {len(types)} numbers")
+    try:
+        values = [kind(word) for kind, word in zip(types, words, strict=False)]
+    except ValueError as error:
+        raise ConfigError(f"command {line.strip()!r}: {error}") from error
+    action(*values)
+    return True
+
+
+def _serve(arm: ArmEmulator, stop_file: int, is_bound_to_stdin: bool, is_json: bool) -> None:
+    stdin = 0
+    watched = [stop_file, stdin]
+    pending = b""
+    while True:
+        ready, _, _ = select.select(watched, [], [])
+        if stop_file in ready:
+            return
+        chunk = _read(stdin)
+        if not chunk:
+            if is_bound_to_stdin:
+                return
+            watched = [stop_file]
+            continue
+        *lines, pending = (pending + chunk).split(b"\n")
+        for line in lines:
+            if not line.strip():
+                continue
+            try:
+                keeps_running = execute(arm, line.decode(errors="replace"))
+            except (ConfigError, TypeError, ValueError, OverflowError) as error:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+                _report(json.dumps({"ok": False, "error": str(error)}) if is_json else f"error: {error}")
+                continue
+            _report(json.dumps({"ok": True}) if is_json else "ok")
+            if not keeps_running:
+                return
+
+
+def _read(file: int) -> bytes:
+    try:
+        return os.read(file, 4096)
+    except OSError:  # no standard input at all
+        return b""
+
+
+def _report(line: str) -> None:
+    # whoever started the robot may have stopped listening; the arm goes on
+    with contextlib.suppress(BrokenPipeError):
+        print(line, flush=True)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[int]:
+    """A file that becomes readable at SIGINT or SIGTERM."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    wakeup = signal.set_wakeup_fd(writing)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, lambda *_: None) for number in signals}
+    try:
+        yield reading
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(reading)
+        os.close(writing)
