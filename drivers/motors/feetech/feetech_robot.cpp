@@ -277,7 +277,7 @@ Result FeetechRobot::ask_all(const Frame& request, std::size_t num_parameters, T
   }
   for (std::size_t i = 0; i < num_servos_; ++i) {
     if (answers_[i].is_fresh) continue;
-    const bool is_bad = has_strange || parser_.num_damaged() > 0;
+    const bool is_bad = has_strange || parser_.num_skipped() > 0;
     return {.code = is_bad ? ErrorCode::bad_reply : ErrorCode::timeout,
             .joint = static_cast<std::int16_t>(i)};
   }
