@@ -24,7 +24,7 @@ TABLE: dict[str, set[str]] = {
     "bindings/emulator": {"base", "emulator"},
 }
 # rows whose room has no file yet; a room that opens leaves this list, from then on an empty room fails
-NOT_OPEN = {"cpp/control", "cpp/emulator"}
+NOT_OPEN = {"cpp/control"}
 
 SOURCES = {".cpp", ".hpp", ".cc", ".cxx", ".h", ".hh", ".inl", ".cu", ".cuh"}
 INCLUDE = re.compile(r"^\s*#\s*include\b\s*(.*?)\s*$")

@@ -84,7 +84,7 @@ class Robot:
         return robot
 
     def disconnect(self) -> None:
-        """Brakes to rest along the limits, stops the loop and closes the bus. The motors keep their torque. Idempotent."""
+        """Brakes to rest along the limits, stops the loop, closes the bus; the motors keep their torque. Idempotent."""
         self.loop.stop()
         self._robot.disconnect()
 

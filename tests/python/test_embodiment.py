@@ -148,23 +148,17 @@ def test_a_missing_joint_key_is_named(tmp_path: Path, key: str) -> None:
         ("gravity_loaded", "1", "gravity_loaded is 1, must be true or false"),
     ],
 )
-def test_a_wrong_value_names_file_joint_key_value_and_bound(
-    tmp_path: Path, key: str, value: str, message: str
-) -> None:
+def test_a_wrong_value_names_file_joint_key_value_and_bound(tmp_path: Path, key: str, value: str, message: str) -> None:
     file = write_embodiment(tmp_path, {**JOINT, key: value})
     with pytest.raises(ConfigError, match=rf"robot\.toml: joints\[0\] .*{message}"):
         load_embodiment(file)
 
 
 def test_unknown_keys_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"robot\.toml: joints\[0\] \(hinge\): 'max_speed' is not a known key"
-    ):
+    with pytest.raises(ConfigError, match=r"robot\.toml: joints\[0\] \(hinge\): 'max_speed' is not a known key"):
         load_embodiment(write_embodiment(tmp_path, {**JOINT, "max_speed": "1"}))
     top = 'name = "door"\nmotor_family = "feetech_sts"\ncolour = "red"'
-    with pytest.raises(
-        ConfigError, match=r"robot\.toml: 'colour' is not a known key; known are name, motor_family"
-    ):
+    with pytest.raises(ConfigError, match=r"robot\.toml: 'colour' is not a known key; known are name, motor_family"):
         load_embodiment(write_embodiment(tmp_path, top=top))
 
 
@@ -225,10 +219,7 @@ def add_points(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
 def door_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     file = write_embodiment(tmp_path)
     (tmp_path / "door_package.py").write_text(
-        f"PATH = {str(file)!r}\n"
-        "NUMBER = 3\n"
-        "def path():\n    return PATH\n"
-        "def broken():\n    raise OSError('no')\n"
+        f"PATH = {str(file)!r}\nNUMBER = 3\ndef path():\n    return PATH\ndef broken():\n    raise OSError('no')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "door_package", raising=False)
@@ -236,9 +227,7 @@ def door_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("attribute", ["PATH", "path"])
-def test_an_entry_point_joins_the_table(
-    door_package: str, monkeypatch: pytest.MonkeyPatch, attribute: str
-) -> None:
+def test_an_entry_point_joins_the_table(door_package: str, monkeypatch: pytest.MonkeyPatch, attribute: str) -> None:
     add_points(monkeypatch, {"door": f"{door_package}:{attribute}"})
     assert {"door", "so101"} <= set(embodiment_names())
     assert load_embodiment("door").joints[0].name == "hinge"
@@ -359,9 +348,7 @@ def test_a_missing_calibration_says_what_to_do(tmp_path: Path) -> None:
         load_calibration(tmp_path / "gone.json", load_embodiment("so101"))
 
 
-def test_calibrations_live_in_the_users_configuration(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_calibrations_live_in_the_users_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     expected = tmp_path / "wallx-edge" / "calibration" / "so101" / "left.json"
     assert calibration_path("so101", "left") == expected

@@ -10,9 +10,7 @@ from wallx_edge.sim.program import add_arguments, run
 
 def main() -> int:
     """Parses the command line and runs; errors become one line and exit code 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m wallx_edge.sim", description="Emulates a robot on a serial port."
-    )
+    parser = argparse.ArgumentParser(prog="python -m wallx_edge.sim", description="Emulates a robot on a serial port.")
     add_arguments(parser)
     try:
         return run(parser.parse_args())

@@ -61,6 +61,4 @@ def state_trace(records: list[dict[str, Any]]) -> StateTrace:
         return np.array([s[key] for s in states], dtype=np.int64).reshape(len(states), columns)
 
     t = np.array([s["t"] for s in states], dtype=np.int64)
-    return StateTrace(
-        tuple(start["ids"]), tuple(start["names"]), t, table("position"), table("goal"), table("torque")
-    )
+    return StateTrace(tuple(start["ids"]), tuple(start["names"]), t, table("position"), table("goal"), table("torque"))

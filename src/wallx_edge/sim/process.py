@@ -155,9 +155,7 @@ class SimProcess:
         process = self._running()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1.0)  # its end may be a moment behind its closed pipe
-        ended = (
-            f"ended with code {process.returncode}" if process.returncode is not None else "did not answer"
-        )
+        ended = f"ended with code {process.returncode}" if process.returncode is not None else "did not answer"
         text = ""
         if not self._stderr.closed:
             self._stderr.seek(0)

@@ -30,20 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = COMMANDS
     parser.add_argument("robot", choices=["so101"], help="the robot to emulate")
     parser.add_argument("--link", default="", metavar="PATH", help="make a symbolic link to the port")
-    parser.add_argument(
-        "--log", default="", metavar="FILE", help="log what is received and done, as JSON lines"
-    )
-    parser.add_argument(
-        "--calibration", metavar="FILE", help="calibration of the emulated unit, LeRobot's JSON"
-    )
+    parser.add_argument("--log", default="", metavar="FILE", help="log what is received and done, as JSON lines")
+    parser.add_argument("--calibration", metavar="FILE", help="calibration of the emulated unit, LeRobot's JSON")
     parser.add_argument("--write-calibration", metavar="FILE", help="write the calibration in use to a file")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the injected faults")
-    parser.add_argument(
-        "--drop", type=float, default=0.0, metavar="P", help="drop answers with probability P"
-    )
-    parser.add_argument(
-        "--corrupt", type=float, default=0.0, metavar="P", help="change a byte with probability P"
-    )
+    parser.add_argument("--drop", type=float, default=0.0, metavar="P", help="drop answers with probability P")
+    parser.add_argument("--corrupt", type=float, default=0.0, metavar="P", help="change a byte with probability P")
     parser.add_argument("--json", action="store_true", help="report as JSON lines")
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop at the end of standard input")
 
@@ -61,9 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.seed < 0:
         raise ConfigError(f"--seed {args.seed} must not be negative")
-    calibration = (
-        so101.read_calibration(args.calibration) if args.calibration else so101.default_calibration()
-    )
+    calibration = so101.read_calibration(args.calibration) if args.calibration else so101.default_calibration()
     if args.write_calibration:
         so101.write_calibration(args.write_calibration, calibration)
     arm = so101.make_arm(seed=args.seed, calibration=calibration)

@@ -65,14 +65,10 @@ def read_calibration(path: str | Path) -> Calibration:
         raise CalibrationError(f"cannot read the calibration {path}: {error}") from error
     if not isinstance(content, dict) or set(content) != set(JOINT_NAMES):
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise CalibrationError(
-            f"calibration {path}: expected the joints {sorted(JOINT_NAMES)}, found {found}"
-        )
+        raise CalibrationError(f"calibration {path}: expected the joints {sorted(JOINT_NAMES)}, found {found}")
     for name, fields in content.items():
         if not isinstance(fields, dict) or set(fields) != set(_FIELDS):
-            raise CalibrationError(
-                f"calibration {path}, joint {name}: expected the fields {', '.join(_FIELDS)}"
-            )
+            raise CalibrationError(f"calibration {path}, joint {name}: expected the fields {', '.join(_FIELDS)}")
         for field, value in fields.items():
             if type(value) is not int:
                 raise CalibrationError(
@@ -119,9 +115,7 @@ def servo_setups(calibration: Calibration | None = None) -> list[ServoSetup]:
     return setups
 
 
-def make_arm(
-    *, seed: int = 0, baud_rate: int = 1_000_000, calibration: Calibration | None = None
-) -> ArmEmulator:
+def make_arm(*, seed: int = 0, baud_rate: int = 1_000_000, calibration: Calibration | None = None) -> ArmEmulator:
     """An emulated SO-101 at rest, torque off, not started.
 
     Raises:

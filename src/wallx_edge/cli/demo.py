@@ -1,0 +1,128 @@
+"""wallx-edge demo: the whole chain on this computer, in half a minute."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from wallx_edge import __version__, demo
+from wallx_edge.cli.live import LiveView, lateness_us
+from wallx_edge.cli.run import stopping_on_signals
+from wallx_edge.errors import ConfigError
+from wallx_edge.robot import Robot
+from wallx_edge.session import PlayedChunk, Session, Status
+from wallx_edge.sim import SimProcess
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("--out", type=Path, default=Path("wallx-demo"), help="folder for what it leaves (wallx-demo)")
+    parser.add_argument("--duration", type=float, default=8.0, help="how long to ask for new chunks [s] (8)")
+    parser.add_argument("--task", default="put the block on the plate of the same color", help="the instruction")
+    parser.add_argument("--seed", type=int, default=0, help="of the untrained checkpoint (0)")
+    parser.add_argument("--json", action="store_true", help="print the summary, for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs and checks; 0 when the emulator's log agrees with what was commanded."""
+    if args.duration <= 0:
+        raise ConfigError(f"--duration is {args.duration:g}, expected more than 0 s")
+    console = Console(highlight=False, stderr=args.json)
+    out: Path = args.out
+    out.mkdir(parents=True, exist_ok=True)
+    log = out / "emulator.jsonl"
+    log.unlink(missing_ok=True)
+    console.print(f"wallx-edge {__version__}: an untrained checkpoint drives an emulated SO-101; it does no task")
+    with ExitStack() as stack:
+        port = out / "port"
+        sim = stack.enter_context(SimProcess("so101", link=port, log=log))
+        config = demo.prepare(out, port.absolute(), seed=args.seed)
+        joints: list[str] = []
+        received: list[Any] = []
+
+        def on_start(robot: Robot, session: Session) -> Callable[[Status], None]:
+            for shortfall in robot.loop.real_time["shortfalls"]:
+                console.print(f"[bold yellow]not real time:[/] {shortfall}", soft_wrap=True)
+            joints.extend(robot.joint_names)
+            nonlocal received
+            received = stack.enter_context(stopping_on_signals(session))
+            return stack.enter_context(LiveView(robot, args.duration, console))
+
+        columns, chunks, statistics = demo.run(config, sim, args.task, args.duration, on_start)
+        stack.close()
+    if received:
+        console.print(f"stopped by {received[0].name}: the arm holds its last command")
+        return int(128 + received[0])
+    checked = demo.check(config, columns, chunks, log)
+    demo.plot(out / "joints.png", columns, joints)
+    summary = _summary(args, checked, chunks, statistics, joints)
+    demo.write_summary(out / "summary.json", summary)
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        _print(console, summary, out)
+    return 0 if checked["ok"] else 1
+
+
+def _summary(
+    args: argparse.Namespace,
+    checked: dict[str, Any],
+    chunks: list[PlayedChunk],
+    statistics: dict[str, Any],
+    joints: list[str],
+) -> dict[str, Any]:
+    latencies = sorted(chunk.arrived_at - chunk.observed_at for chunk in chunks)
+    lateness = statistics["lateness"]
+    return {
+        "version": __version__,
+        "ok": checked["ok"],
+        "checkpoint": f"synth tiny, seed {args.seed} (untrained)",
+        "task": args.task,
+        "joints": joints,
+        "chunks": len(chunks),
+        "chunk_latency_ms": {
+            "p50": latencies[len(latencies) // 2] * 1e3 if latencies else None,
+            "max": latencies[-1] * 1e3 if latencies else None,
+        },
+        "loop": {
+            **statistics["counters"],
+            "lateness_p50_us": lateness_us(lateness, 0.5),
+            "lateness_p99_us": lateness_us(lateness, 0.99),
+            "real_time": statistics["real_time"],
+        },
+        "emulator": checked,
+        "chunk_rows": [
+            {
+                "sequence": c.sequence,
+                "observed_at_s": c.observed_at,
+                "arrived_at_s": c.arrived_at,
+                "step_s": c.step,
+                "rows_rad": c.rows.tolist(),
+            }
+            for c in chunks
+        ],
+    }
+
+
+def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
+    loop, seen = summary["loop"], summary["emulator"]
+    console.print(
+        f"{summary['chunks']} chunks, latency p50 {summary['chunk_latency_ms']['p50']:.0f} ms; loop {loop['ticks']} "
+        f"ticks, late p50 {loop['lateness_p50_us']:.0f} p99 {loop['lateness_p99_us']:.0f} us, "
+        f"{loop['overruns']} overruns",
+        soft_wrap=True,
+    )
+    console.print(
+        f"by the emulator's log: {seen['goals_received']} of {seen['commands_sent']} commands received, "
+        f"{seen['rows_equal']} of {seen['rows_due']} rows reached to the tick ({seen['rows_limited']} limited, "
+        f"{seen['rows_unexplained']} unexplained), final pose {seen['final_error_deg']:.2f} deg from the last row",
+        soft_wrap=True,
+    )
+    console.print(f"{'[green]ok[/]' if summary['ok'] else '[red]FAILED[/]'}: {out}/joints.png, {out}/summary.json")

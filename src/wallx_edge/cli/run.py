@@ -1,0 +1,115 @@
+"""wallx-edge run: a checkpoint drives a robot until Ctrl-C."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.table import Table
+
+from wallx_edge.cameras import Camera, open_camera
+from wallx_edge.cli.live import LiveView
+from wallx_edge.policy import Policy
+from wallx_edge.robot import Robot
+from wallx_edge.robot_config import RobotConfig
+from wallx_edge.session import Session
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("robot", type=Path, help="ROBOT.toml")
+    parser.add_argument("--task", required=True, help="what the robot is to do")
+    parser.add_argument("--duration", type=float, help="how long to ask for new chunks [s]; until Ctrl-C by default")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="connect, show how everything matches and the first chunk; move nothing"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs; 0 when the time is used up, 130 or 143 when a signal ended it. The robot holds either way."""
+    config = RobotConfig.load(args.robot)
+    console = Console(highlight=False)
+    with ExitStack() as stack:
+        policy = Policy.load(config.checkpoint, config.policy)
+        cameras = {
+            role: stack.enter_context(open_camera(table, role, base=config.path.parent))
+            for role, table in config.cameras.items()
+        }
+        robot = stack.enter_context(connect(config))
+        session = Session(policy, robot, cameras, args.task, config.execute_rows)
+        if args.dry_run:
+            _show_match(console, config, policy, robot, cameras)
+            _show_chunk(console, session, robot)
+            return 0
+        for shortfall in robot.loop.real_time["shortfalls"]:
+            console.print(f"[bold yellow]not real time:[/] {shortfall}", soft_wrap=True)
+        with stopping_on_signals(session) as received:
+            with LiveView(robot, args.duration, console) as view:
+                session.run(args.duration, view)
+        if received:
+            console.print(f"stopped by {received[0].name}: the robot holds its last command")
+            return 128 + received[0]
+    return 0
+
+
+def connect(config: RobotConfig) -> Robot:
+    """Connects the robot that a ROBOT.toml describes."""
+    return Robot.connect(
+        config.embodiment,
+        config.calibration,
+        config.port,
+        baud_rate=config.baud_rate,
+        rate_hz=config.rate_hz,
+    )
+
+
+@contextmanager
+def stopping_on_signals(session: Session) -> Iterator[list[signal.Signals]]:
+    """Lets SIGINT and SIGTERM end the session with a hold; yields the list of those received."""
+    received: list[signal.Signals] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+        session.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show_match(
+    console: Console, config: RobotConfig, policy: Policy, robot: Robot, cameras: dict[str, Camera]
+) -> None:
+    console.print(f"checkpoint  {config.checkpoint}, statistics {policy.statistics}", soft_wrap=True)
+    console.print(f"robot       {robot.embodiment.name} on {config.port}, {config.calibration}", soft_wrap=True)
+    for role, camera in cameras.items():
+        height, width, _ = camera.read().image.shape
+        console.print(f"camera      {role}: {config.cameras[role]['kind']}, {width} x {height} pixels")
+    rows = policy.config
+    console.print(f"chunk       {rows.horizon} rows, {rows.step:.4f} s apart, {config.execute_rows} of them played")
+
+
+def _show_chunk(console: Console, session: Session, robot: Robot) -> None:
+    chunk, rows = session.infer()
+    measured, _ = robot.state()
+    table = Table(title="first chunk, not played", title_justify="left")
+    for heading in ("joint", "limits [rad]", "measured [rad]", "first row", "last row", "smallest", "largest"):
+        table.add_column(heading, justify="left" if heading == "joint" else "right")
+    for i, joint in enumerate(robot.embodiment.joints):
+        values = rows[:, i]
+        table.add_row(
+            joint.name,
+            f"{joint.limits.min_position:+.2f} {joint.limits.max_position:+.2f}",
+            *(f"{v:+.4f}" for v in (measured[i], values[0], values[-1], values.min(), values.max())),
+        )
+    console.print(table)
+    console.print(f"{chunk.horizon} rows; nothing was moved")

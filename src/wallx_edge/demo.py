@@ -1,0 +1,292 @@
+"""Demo: the whole chain against an emulated SO-101, checked by the emulator's own log."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wallx_edge.cameras import open_camera
+from wallx_edge.embodiment import load_calibration, load_embodiment
+from wallx_edge.errors import ConfigError
+from wallx_edge.policy import Policy
+from wallx_edge.robot import Robot
+from wallx_edge.robot_config import RobotConfig
+from wallx_edge.session import PlayedChunk, Session, Status
+from wallx_edge.sim import SimProcess, read_log, state_trace
+from wallx_edge.sim.so101 import write_calibration
+from wallx_edge.synth import synth
+
+if TYPE_CHECKING:
+    from wallx_edge._core import LoopColumns
+
+__all__ = ["Recorder", "check", "plot", "prepare"]
+
+TICKS_PER_TURN = 4096
+MAX_FINAL_ERROR_DEG = 1.0
+_ROBOT_TOML = """# The demo's robot: an emulated SO-101, two drawn cameras, an untrained checkpoint.
+[robot]
+embodiment = "so101"
+calibration = "calibration.json"
+
+[bus]
+port = "{port}"
+
+[control]
+rate_hz = {rate_hz}
+
+[policy]
+checkpoint = "checkpoint"
+resolution = 128
+horizon = 32
+step = 0.03
+execute_rows = 24
+
+[[camera]]
+role = "face_view"
+kind = "pattern"
+width = 320
+height = 240
+
+[[camera]]
+role = "wrist_view"
+kind = "pattern"
+width = 320
+height = 240
+seed = 1
+"""
+
+
+def prepare(folder: Path, port: Path, rate_hz: float = 200.0, seed: int = 0) -> RobotConfig:
+    """Writes the demo's checkpoint, calibration and ROBOT.toml, unless they are there.
+
+    Args:
+        folder: where to.
+        port: of the emulated arm.
+        rate_hz: of the control loop [1/s].
+        seed: of the checkpoint's weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint"
+    if not (checkpoint / "model.safetensors").exists():
+        embodiment = load_embodiment("so101")
+        rest_pose = {joint.name: joint.rest_position for joint in embodiment.joints}
+        synth("tiny", checkpoint, rest_pose, embodiment.name, seed=seed)
+    write_calibration(folder / "calibration.json")
+    (folder / "robot.toml").write_text(_ROBOT_TOML.format(port=port, rate_hz=rate_hz), encoding="utf-8")
+    return RobotConfig.load(folder / "robot.toml")
+
+
+class Recorder:
+    """Keeps every record of a loop; call it often enough that the loop's ring does not overflow."""
+
+    def __init__(self, robot: Robot) -> None:
+        """Starts with the next record.
+
+        Args:
+            robot: whose loop to record.
+        """
+        self._loop = robot.loop
+        self._parts: list[LoopColumns] = []
+
+    def take(self) -> None:
+        """Takes what the loop has recorded since the last call."""
+        self._parts.append(self._loop.drain())
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """All records by column, oldest first."""
+        self.take()
+        parts: Sequence[Any] = self._parts
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def run(
+    config: RobotConfig,
+    sim: SimProcess,
+    task: str,
+    duration: float,
+    on_start: Callable[[Robot, Session], Callable[[Status], None]],
+) -> tuple[dict[str, NDArray[Any]], list[PlayedChunk], dict[str, Any]]:
+    """Lets the checkpoint drive the emulated arm, then waits until the arm rests.
+
+    Args:
+        config: of :func:`prepare`.
+        sim: running on the configured port.
+        task: the instruction.
+        duration: [s]
+        on_start: called with the connected robot; gives what to call on every look.
+
+    Returns:
+        the loop's records by column, the chunks, and the loop's counters.
+    """
+    with ExitStack() as stack:
+        policy = Policy.load(config.checkpoint, config.policy)
+        cameras = {
+            role: stack.enter_context(open_camera(table, role, base=config.path.parent))
+            for role, table in config.cameras.items()
+        }
+        robot = stack.enter_context(
+            Robot.connect(
+                config.embodiment,
+                config.calibration,
+                config.port,
+                baud_rate=config.baud_rate,
+                rate_hz=config.rate_hz,
+            )
+        )
+        session = Session(policy, robot, cameras, task, config.execute_rows)
+        recorder = Recorder(robot)
+        show = on_start(robot, session)
+
+        def look(status: Status) -> None:
+            recorder.take()
+            show(status)
+
+        session.run(duration, look)
+        settled = wait_until_still(robot)
+        columns = recorder.columns()
+        loop = robot.loop
+        statistics = {
+            "counters": loop.counters(),
+            "lateness": loop.lateness_histogram(),
+            "real_time": loop.real_time,
+            "settled": settled,
+        }
+    return columns, session.chunks, statistics
+
+
+def wait_until_still(robot: Robot, timeout: float = 3.0) -> bool:
+    """Waits until no joint has moved by more than a tick for 0.2 s; says whether that happened within the timeout."""
+    tick = 2 * np.pi / TICKS_PER_TURN
+    deadline = time.monotonic() + timeout
+    since, pose = time.monotonic(), robot.state()[0]
+    while time.monotonic() < deadline:
+        now = robot.state()[0]
+        if np.abs(now - pose).max() > 1.5 * tick:
+            since, pose = time.monotonic(), now
+        elif time.monotonic() - since > 0.2:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def check(
+    config: RobotConfig, columns: dict[str, NDArray[Any]], chunks: list[PlayedChunk], log: Path
+) -> dict[str, Any]:
+    """Compares what the emulator received and did with the chunks' rows. Uses none of the driver's conversions.
+
+    Args:
+        config: of the run.
+        columns: the loop's records.
+        chunks: what was handed to the loop.
+        log: of the emulator.
+
+    Returns:
+        numbers for the summary; ``ok`` says whether all held.
+    """
+    embodiment = load_embodiment(config.embodiment)
+    calibration = load_calibration(config.calibration, embodiment)
+    ids = [c.id for c in calibration]
+
+    def to_ticks(radians: NDArray[np.float64]) -> NDArray[np.int64]:
+        middle = np.array([(c.range_min + c.range_max) / 2 for c in calibration])
+        sign = np.array([-1.0 if c.drive_mode else 1.0 for c in calibration])
+        return np.rint(middle + sign * radians * TICKS_PER_TURN / (2 * np.pi)).astype(np.int64)
+
+    records = read_log(log)
+    goals = np.array(
+        [[r["goals"][str(i)] for i in ids] for r in records if len(r.get("goals", {})) == len(ids)], np.int64
+    )
+    sent = columns["has_command"].astype(bool) & (columns["send_code"] == 0)
+    commands = columns["command"][sent]
+    # the first write of goals is the measured pose, at torque on: it is a command too, and recorded as one
+    received_all = goals.shape[0] == commands.shape[0] and bool(np.array_equal(goals, to_ticks(commands)))
+
+    on_row = sent & columns["is_on_row"].astype(bool) & (columns["row"] >= 0)
+    by_sequence = {chunk.sequence: chunk for chunk in chunks if chunk.sequence > 0}
+    rows = np.array(
+        [
+            by_sequence[int(s)].rows[int(r)]
+            for s, r in zip(columns["plan_sequence"][on_row], columns["row"][on_row], strict=True)
+        ]
+    ).reshape(-1, len(ids))
+    position_in_log = np.cumsum(sent) - 1
+    at_rows = goals[position_in_log[on_row]] if received_all else np.empty((0, len(ids)), np.int64)
+    equal = (at_rows == to_ticks(rows)).all(axis=1) if received_all else np.zeros(0, bool)
+    limited = ~columns["is_exact"][on_row].astype(bool)
+    unexplained = int((~equal & ~limited).sum()) if received_all else -1
+
+    trace = state_trace(records)
+    order = [trace.ids.index(i) for i in ids]
+    final_row = chunks[-1].rows[-1] if chunks else np.full(len(ids), np.nan)
+    final_ticks = trace.position[-1, order]
+    final_error_deg = float(np.abs(final_ticks - to_ticks(final_row)).max() * 360 / TICKS_PER_TURN) if chunks else None
+    travel_deg = np.ptp(trace.position[:, order], axis=0) * 360 / TICKS_PER_TURN
+    out: dict[str, Any] = {
+        "commands_sent": int(sent.sum()),
+        "goals_received": int(goals.shape[0]),
+        "goals_equal_commands": received_all,
+        "rows_due": int(on_row.sum()),
+        "rows_equal": int(equal.sum()),
+        "rows_limited": int(limited.sum()),
+        "rows_unexplained": unexplained,
+        "final_error_deg": final_error_deg,
+        "travel_deg": [round(float(t), 2) for t in travel_deg],
+    }
+    out["ok"] = bool(
+        received_all
+        and unexplained == 0
+        and out["rows_due"] > 0
+        and final_error_deg is not None
+        and final_error_deg <= MAX_FINAL_ERROR_DEG
+        and travel_deg.max() > MAX_FINAL_ERROR_DEG
+    )
+    return out
+
+
+def plot(path: Path, columns: dict[str, NDArray[Any]], joint_names: Sequence[str]) -> None:
+    """Draws commanded and measured joints over time.
+
+    Args:
+        path: PNG to write.
+        columns: the loop's records.
+        joint_names: one per column.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise ConfigError("the plot needs matplotlib: pip install 'wallx-edge[plot]'") from error
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    sent = columns["has_command"].astype(bool)
+    seconds = columns["time"] - columns["time"][sent][0]
+    figure, axes = pyplot.subplots(len(joint_names), 1, sharex=True, figsize=(10, 1.6 * len(joint_names) + 1))
+    for i, (axis, name) in enumerate(zip(axes, joint_names, strict=True)):
+        target = np.where(columns["row"] >= 0, columns["target"][:, i], np.nan)
+        axis.plot(seconds, target, color="0.75", linewidth=1.0, label="chunk rows")
+        axis.plot(seconds[sent], columns["command"][sent, i], color="tab:blue", linewidth=1.4, label="command")
+        axis.plot(seconds, columns["measured"][:, i], color="tab:orange", linewidth=1.0, label="measured")
+        axis.set_ylabel(f"{name}\n[rad]", rotation=0, ha="right", va="center")
+        axis.grid(alpha=0.3)
+    axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False)
+    axes[0].set_title("Rows, commands and measured joints", loc="left")
+    axes[-1].set_xlabel("time since torque on [s]")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Writes the machine-readable summary."""
+    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
