@@ -20,7 +20,7 @@ from wallx_edge.policy import Policy
 from wallx_edge.robot import Robot
 from wallx_edge.robot_config import RobotConfig
 from wallx_edge.session import PlayedChunk, Session, Status
-from wallx_edge.sim import SimProcess, read_log, state_trace
+from wallx_edge.sim import read_log, state_trace
 from wallx_edge.sim.so101 import write_calibration
 from wallx_edge.synth import synth
 
@@ -109,7 +109,6 @@ class Recorder:
 
 def run(
     config: RobotConfig,
-    sim: SimProcess,
     task: str,
     duration: float,
     on_start: Callable[[Robot, Session], Callable[[Status], None]],
@@ -117,8 +116,7 @@ def run(
     """Lets the checkpoint drive the emulated arm, then waits until the arm rests.
 
     Args:
-        config: of :func:`prepare`.
-        sim: running on the configured port.
+        config: of :func:`prepare`; its port is there.
         task: the instruction.
         duration: [s]
         on_start: called with the connected robot; gives what to call on every look.

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"wallx-edge {__version__}: an untrained checkpoint drives an emulated SO-101; it does no task")
     with ExitStack() as stack:
         port = out / "port"
-        sim = stack.enter_context(SimProcess("so101", link=port, log=log))
+        stack.enter_context(SimProcess("so101", link=port, log=log))
         config = demo.prepare(out, port.absolute(), seed=args.seed)
         joints: list[str] = []
         received: list[Any] = []
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             received = stack.enter_context(stopping_on_signals(session))
             return stack.enter_context(LiveView(robot, args.duration, console))
 
-        columns, chunks, statistics = demo.run(config, sim, args.task, args.duration, on_start)
+        columns, chunks, statistics = demo.run(config, args.task, args.duration, on_start)
         stack.close()
     if received:
         console.print(f"stopped by {received[0].name}: the arm holds its last command")
