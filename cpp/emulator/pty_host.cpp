@@ -3,11 +3,13 @@
 #include "emulator/pty_host.hpp"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -85,7 +87,17 @@ void PtyHost::open_terminal() {
   ::cfsetspeed(&settings, B1000000);
   if (::tcsetattr(slave_, TCSANOW, &settings) != 0) fail("cannot set " + port_ + " to raw mode");
   wake_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake_ < 0) fail("cannot make an eventfd");
+  timer_ = ::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+  epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+  if (wake_ < 0 || timer_ < 0 || epoll_ < 0) fail("cannot make the files the pacing thread waits on");
+  // edges, not levels: asking a terminal whether there is input waits for a kernel worker of normal priority,
+  // which a busy computer runs milliseconds later
+  for (const int file : {master_, wake_, timer_}) {
+    epoll_event event{};
+    event.events = file == master_ ? EPOLLIN | EPOLLET : EPOLLIN;
+    event.data.fd = file;
+    if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, file, &event) != 0) fail("cannot wait on " + port_);
+  }
 }
 
 void PtyHost::make_link() {
@@ -112,7 +124,7 @@ void PtyHost::close_all() noexcept {
       ::unlink(options_.link.c_str());
     has_link_ = false;
   }
-  for (int* file : {&slave_, &master_, &wake_}) {
+  for (int* file : {&slave_, &master_, &wake_, &timer_, &epoll_}) {
     if (*file >= 0) ::close(*file);
     *file = -1;
   }
@@ -157,14 +169,15 @@ void PtyHost::run() noexcept {
   is_ready_ = true;
   is_ready_.notify_one();
 
-  pollfd files[2] = {{master_, POLLIN, 0}, {wake_, POLLIN, 0}};
   while (!is_stopping_.load(std::memory_order_relaxed)) {
     const TimePoint next = serve();
-    const Duration wait = std::max(next - Clock::now(), Duration::zero());
-    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(wait);
-    const timespec timeout{static_cast<time_t>(seconds.count()),
-                           static_cast<long>(std::chrono::nanoseconds(wait - seconds).count())};
-    ::ppoll(files, 2, &timeout, nullptr);
+    itimerspec alarm{};
+    const auto at = std::chrono::nanoseconds(next.time_since_epoch());
+    alarm.it_value.tv_sec = static_cast<time_t>(at.count() / 1'000'000'000);
+    alarm.it_value.tv_nsec = static_cast<long>(at.count() % 1'000'000'000);
+    ::timerfd_settime(timer_, TFD_TIMER_ABSTIME, &alarm, nullptr);  // also forgets an old alarm not yet read
+    epoll_event events[3];
+    ::epoll_wait(epoll_, events, 3, -1);
   }
 }
 
@@ -172,11 +185,13 @@ TimePoint PtyHost::serve() noexcept {
   wakeups_.fetch_add(1, std::memory_order_relaxed);
   pthread_mutex_lock(&mutex_);
   std::array<std::uint8_t, 512> input;
-  // bounded: a host that floods the line cannot keep the plant from moving
-  for (int round = 0; round < 8; ++round) {
-    const ssize_t count = ::read(master_, input.data(), input.size());
-    if (count <= 0) break;
-    bus_->receive({input.data(), static_cast<std::size_t>(count)}, Clock::now());
+  int available = 0;
+  // FIONREAD first: a read that finds nothing would wait for that worker too. Bounded: a host that floods the
+  // line cannot keep the plant from moving
+  for (int round = 0; round < 8 && ::ioctl(master_, FIONREAD, &available) == 0 && available > 0; ++round) {
+    const ssize_t size = ::read(master_, input.data(), input.size());
+    if (size <= 0) break;
+    bus_->receive({input.data(), static_cast<std::size_t>(size)}, Clock::now());
   }
   const TimePoint now = Clock::now();
   bus_->advance(now);

@@ -75,6 +75,8 @@ class PtyHost {
   int master_ = -1;
   int slave_ = -1;  // kept open, so that the port outlives its users
   int wake_ = -1;
+  int timer_ = -1;
+  int epoll_ = -1;
   std::string port_;
   bool has_link_ = false;
   std::thread thread_;
