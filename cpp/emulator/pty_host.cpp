@@ -26,6 +26,7 @@ namespace {
 
 constexpr Duration kStatePeriod = std::chrono::milliseconds(5);
 constexpr int kPriority = 60;
+constexpr std::size_t kTerminalSize = 4095;  // what a terminal's queue holds
 
 [[noreturn]] void fail(const std::string& what) { throw DeviceError(what + ": " + std::strerror(errno)); }
 
@@ -206,6 +207,25 @@ TimePoint PtyHost::serve() noexcept {
   return next;
 }
 
+// returns how many bytes the terminal took
+std::size_t PtyHost::hand_over(std::span<const std::uint8_t> bytes) noexcept {
+  // TIOCSTI puts a byte straight into the reader's queue; a write is carried there by a kernel worker of
+  // normal priority, milliseconds late on a busy computer. It is a privilege, like SCHED_FIFO
+  int unread = 0;
+  if (::ioctl(slave_, FIONREAD, &unread) == 0 &&
+      static_cast<std::size_t>(unread) + bytes.size() > kTerminalSize) {
+    return 0;
+  }
+  if (may_insert_) {
+    std::size_t done = 0;
+    while (done < bytes.size() && ::ioctl(slave_, TIOCSTI, &bytes[done]) == 0) ++done;
+    if (done > 0) return done;
+    may_insert_ = false;
+  }
+  const ssize_t written = ::write(master_, bytes.data(), bytes.size());
+  return written > 0 ? static_cast<std::size_t>(written) : 0;
+}
+
 void PtyHost::write_answers(TimePoint now) noexcept {
   while (const std::size_t count = bus_->due(now, answers_)) {
     for (std::size_t i = 0; i < count; ++i) output_[i] = answers_[i].byte;
@@ -213,8 +233,7 @@ void PtyHost::write_answers(TimePoint now) noexcept {
     if (lateness > max_lateness_ns_.load(std::memory_order_relaxed)) {
       max_lateness_ns_.store(lateness, std::memory_order_relaxed);
     }
-    const ssize_t written = ::write(master_, output_.data(), count);
-    const std::size_t done = written > 0 ? static_cast<std::size_t>(written) : 0;
+    const std::size_t done = hand_over({output_.data(), count});
     if (done < count) output_lost_.fetch_add(count - done, std::memory_order_relaxed);
   }
 }
