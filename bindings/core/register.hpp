@@ -7,5 +7,6 @@
 namespace wallx {
 
 void register_errors(pybind11::module_& m);
+void register_control(pybind11::module_& m);  // after register_robot
 
 }  // namespace wallx
