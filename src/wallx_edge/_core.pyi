@@ -251,6 +251,7 @@ def make_robot(
         ConfigError: unknown motor family, or a rate out of bounds.
         CalibrationError: a calibration that does not fit the embodiment.
     """
+
 # -- control: the loop ------------------------------------------------------------------------------------------------
 
 LoopStateName = Literal["idle", "ramp", "run", "hold", "estop", "fault"]
