@@ -1,5 +1,5 @@
-// Context: the engine's state of one conversation: caches, positions, buffers; any number share one set of
-// weights. SPDX-License-Identifier: Apache-2.0
+// Context: the engine's state of one conversation: caches, positions, buffers; many share one model.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
