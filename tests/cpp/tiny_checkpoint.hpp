@@ -37,6 +37,7 @@ class TemporaryFolder {
   std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
   // Writes a file of the folder and returns its path.
   std::string write(std::string_view name, std::string_view bytes) const {
+    std::filesystem::remove(file(name));  // a new file: emptying an old one waits for the disk
     std::ofstream out(file(name), std::ios::binary);
     out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     out.close();
