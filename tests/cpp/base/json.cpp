@@ -98,8 +98,9 @@ TEST(reads_escapes) {
 }
 
 TEST(refuses_bad_escapes_and_surrogates) {
-  for (const char* text : {R"("\uD83D")", R"("\uD83Dx")", R"("\uD83D\n")", R"("\uDE00")", R"("\uD83D\uD83D")",
-                           R"("\uD83D\u0041")"})
+  for (const char* text :
+       {R"("\uD83D")", R"("\uD83Dx")", R"("\uD83D\n")", R"("\uDE00")", R"("\uD83D\uD83D")",
+        R"("\uD83D\u0041")", R"("\uD83D\uDBFF")", R"("\uD83D\uE000")", R"("\uD83D\uFFFF")"})
     CHECK_THROWS(Json::parse(text), JsonError, "lone surrogate");
   for (const char* text : {R"("\u12")", R"("\u12G4")", R"("\u+123")", R"("\u-123")", R"("\u 123")",
                            R"("\u0x12")", R"("\uD83D\u12")"})

@@ -48,6 +48,8 @@ TEST(ten_steps_round_as_the_reference) {
       0,        step, step * 2, step * 3, step * 4, 1 - step * 5, 1 - step * 4, 1 - step * 3, 1 - step * 2,
       1 - step, 1};
   CHECK(points(10, TimeGrid::intervals) == expected);
+  // where the halves meet, counting up would give 0x1.555556p-1
+  CHECK_EQ(points(3, TimeGrid::intervals)[2], 0x1.555554p-1f);
 }
 
 TEST(step_counts_outside_the_bounds_are_refused) {

@@ -6,39 +6,21 @@
 #include <cmath>
 
 #include "check.hpp"
+#include "naive_layers.hpp"
 #include "tiny_engine.hpp"
 
 namespace wallx::test {
 namespace {
 
-using Row = std::vector<double>;
-using Rows = std::vector<Row>;
-
-Row to_row(const float* from, std::int64_t size) { return {from, from + size}; }
-
-Row silu(Row v) {
-  for (double& one : v) one /= 1 + std::exp(-one);
-  return v;
-}
-
-Row rms_norm(const Row& x, const Row& weight) {
-  double squares = 0;
-  for (double v : x) squares += v * v;
-  Row y(x.size());
-  for (std::size_t i = 0; i < x.size(); ++i)
-    y[i] = x[i] / std::sqrt(squares / static_cast<double>(x.size()) + 1e-6) * weight[i];
-  return y;
-}
-
 // The decoder and the action head of one checkpoint, straight from its tensors.
 class FullSequence {
  public:
-  explicit FullSequence(const WallOss& model) : weights_(model.weights()), config_(model.config()) {}
+  explicit FullSequence(const WallOss& model) : layers_(model.weights()), config_(model.config()) {}
 
   Row embed_action(const Row& action, const Row& mask, double time) const {
     Row input = action;
     input.insert(input.end(), mask.begin(), mask.end());
-    Row joined = product("action_preprocessor.w1", input);
+    Row joined = layers_.product("action_preprocessor.w1", input);
     const std::int64_t half = config_.hidden_size / 2;
     for (const bool is_cos : {false, true})
       for (std::int64_t i = 0; i < half; ++i) {
@@ -46,96 +28,65 @@ class FullSequence {
             time * std::exp(-std::log(10000.0) * static_cast<double>(i) / static_cast<double>(half - 1));
         joined.push_back(is_cos ? std::cos(angle) : std::sin(angle));
       }
-    return product("action_preprocessor.w3", silu(product("action_preprocessor.w2", joined)));
+    return layers_.product("action_preprocessor.w3", silu(layers_.product("action_preprocessor.w2", joined)));
   }
-  Row velocity(const Row& normed) const { return product("action_preprocessor.action_proj_back", normed); }
+  Row velocity(const Row& normed) const {
+    return layers_.product("action_preprocessor.action_proj_back", normed);
+  }
+  Row logits(const Row& normed) const { return layers_.product("model.embed_tokens", normed); }
 
   // Final norm of every token. The first `num_prefix` tokens are text and causal; the rest are action tokens.
   Rows forward(Rows hidden, const MropePositions& at, std::size_t num_prefix, bool is_causal) const {
+    const auto dim = static_cast<std::size_t>(config_.head_dim);
+    const auto heads = static_cast<std::size_t>(config_.num_heads);
+    const auto kv_heads = static_cast<std::size_t>(config_.num_kv_heads);
     for (std::int64_t i = 0; i < config_.num_layers; ++i) {
       const std::string layer = join("model.layers.", i, ".");
-      Rows q, k, v;
+      std::vector<Rows> q(heads), k(kv_heads), v(kv_heads);  // of each head, every token
       for (std::size_t t = 0; t < hidden.size(); ++t) {
-        const Row normed = rms_norm(hidden[t], tensor(layer + "input_layernorm.weight"));
-        q.push_back(rotate(product(layer + "self_attn.q_proj", normed), at, t));
-        k.push_back(rotate(product(layer + "self_attn.k_proj", normed), at, t));
-        v.push_back(product(layer + "self_attn.v_proj", normed));
+        const Row normed = layers_.norm(layer + "input_layernorm", hidden[t]);
+        const Row angles = angles_at(at, t);
+        const Row q_row = layers_.product(layer + "self_attn.q_proj", normed);
+        const Row k_row = layers_.product(layer + "self_attn.k_proj", normed);
+        const Row v_row = layers_.product(layer + "self_attn.v_proj", normed);
+        for (std::size_t h = 0; h < heads; ++h) q[h].push_back(rotate(head_of(q_row, h, dim), angles));
+        for (std::size_t h = 0; h < kv_heads; ++h) {
+          k[h].push_back(rotate(head_of(k_row, h, dim), angles));
+          v[h].push_back(head_of(v_row, h, dim));
+        }
       }
       for (std::size_t t = 0; t < hidden.size(); ++t) {
         const std::size_t seen = t < num_prefix || is_causal ? t + 1 : hidden.size();
-        add(hidden[t], product(layer + "self_attn.o_proj", attend(q[t], k, v, seen)));
-        const Row normed = rms_norm(hidden[t], tensor(layer + "post_attention_layernorm.weight"));
+        Row attended;
+        for (std::size_t h = 0; h < heads; ++h) {
+          Rows keys = k[h / (heads / kv_heads)], values = v[h / (heads / kv_heads)];
+          keys.resize(seen);
+          values.resize(seen);
+          const Row head = attend(q[h][t], keys, values);
+          attended.insert(attended.end(), head.begin(), head.end());
+        }
+        add(hidden[t], layers_.product(layer + "self_attn.o_proj", attended));
+        const Row normed = layers_.norm(layer + "post_attention_layernorm", hidden[t]);
         const std::string expert = layer + (t < num_prefix ? "moe.experts.0." : "moe.experts.1.");
-        Row gated = silu(product(expert + "gate_proj", normed));
-        const Row up = product(expert + "up_proj", normed);
-        for (std::size_t n = 0; n < gated.size(); ++n) gated[n] *= up[n];
-        add(hidden[t], product(expert + "down_proj", gated));
+        add(hidden[t], layers_.feed_forward(expert, normed));
       }
     }
-    for (Row& row : hidden) row = rms_norm(row, tensor("model.norm.weight"));
+    for (Row& row : hidden) row = layers_.norm("model.norm", row);
     return hidden;
   }
 
-  Row logits(const Row& normed) const { return product_of(tensor("model.embed_tokens.weight"), normed); }
-
  private:
-  Row tensor(const std::string& name) const {
-    const Floats values = weights_.read(name);
-    return {values.begin(), values.end()};
-  }
-  static Row product_of(const Row& weight, const Row& x) {
-    Row y(weight.size() / x.size(), 0.0);
-    for (std::size_t o = 0; o < y.size(); ++o)
-      for (std::size_t i = 0; i < x.size(); ++i) y[o] += weight[o * x.size() + i] * x[i];
-    return y;
-  }
-  Row product(const std::string& prefix, const Row& x) const {
-    Row y = product_of(tensor(prefix + ".weight"), x);
-    if (weights_.contains(prefix + ".bias")) add(y, tensor(prefix + ".bias"));
-    return y;
-  }
-  static void add(Row& to, const Row& from) {
-    for (std::size_t i = 0; i < to.size(); ++i) to[i] += from[i];
+  // pair i of a head turns by frequency i times the position on the axis of its section: 1, 1 and 2 pairs
+  Row angles_at(const MropePositions& at, std::size_t t) const {
+    const std::int64_t on_axis[] = {at.time[t], at.height[t], at.width[t], at.width[t]};
+    Row angles;
+    for (std::size_t i = 0; i < 4; ++i)
+      angles.push_back(static_cast<double>(on_axis[i]) *
+                       std::pow(config_.rope_theta, -2.0 * static_cast<double>(i) / 8));
+    return angles;
   }
 
-  // pair i of a head turns by frequency i times the position on the axis of its section: [1, 1, 2] pairs
-  Row rotate(const Row& x, const MropePositions& at, std::size_t t) const {
-    const auto dim = static_cast<std::size_t>(config_.head_dim), half = dim / 2;
-    const std::vector<std::int64_t>* axes[] = {&at.time, &at.height, &at.width, &at.width};
-    Row y(x.size());
-    for (std::size_t head = 0; head < x.size(); head += dim)
-      for (std::size_t i = 0; i < half; ++i) {
-        const double angle =
-            static_cast<double>((*axes[i])[t]) *
-            std::pow(config_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim));
-        const double a = x[head + i], b = x[head + half + i];
-        y[head + i] = a * std::cos(angle) - b * std::sin(angle);
-        y[head + half + i] = b * std::cos(angle) + a * std::sin(angle);
-      }
-    return y;
-  }
-
-  Row attend(const Row& q, const Rows& k, const Rows& v, std::size_t seen) const {
-    const auto dim = static_cast<std::size_t>(config_.head_dim);
-    const auto group = static_cast<std::size_t>(config_.num_heads / config_.num_kv_heads);
-    Row y(q.size(), 0.0);
-    for (std::size_t head = 0; head * dim < q.size(); ++head) {
-      const std::size_t kv = head / group * dim;
-      Row weight;
-      double total = 0;
-      for (std::size_t t = 0; t < seen; ++t) {
-        double score = 0;
-        for (std::size_t i = 0; i < dim; ++i) score += q[head * dim + i] * k[t][kv + i];
-        weight.push_back(std::exp(score / std::sqrt(static_cast<double>(dim))));
-        total += weight.back();
-      }
-      for (std::size_t t = 0; t < seen; ++t)
-        for (std::size_t i = 0; i < dim; ++i) y[head * dim + i] += weight[t] / total * v[t][kv + i];
-    }
-    return y;
-  }
-
-  const Weights& weights_;
+  NaiveLayers layers_;
   const ModelConfig& config_;
 };
 

@@ -127,9 +127,10 @@ TEST(windows_that_fit_exactly_leave_no_empty_one) {
 }
 
 TEST(windows_do_not_cross_pictures_or_frames) {
-  const WindowOrder order = window_order(std::vector<Grid>{{1, 2, 2}, {2, 2, 6}}, small_config().vision);
-  CHECK_EQ(show(order.index), "0 1 2 3 4 5 6 ");
-  CHECK_EQ(show({order.offsets.begin(), order.offsets.end()}), "0 4 12 16 24 28 ");
+  const std::vector<Grid> grids{{1, 2, 2}, {2, 2, 6}, {1, 4, 2}};
+  const WindowOrder order = window_order(grids, small_config().vision);
+  CHECK_EQ(show(order.index), "0 1 2 3 4 5 6 7 8 ");
+  CHECK_EQ(show({order.offsets.begin(), order.offsets.end()}), "0 4 12 16 24 28 36 ");
 }
 
 TEST(patch_angles_follow_the_processors_order) {
