@@ -1,5 +1,5 @@
-// TinyCheckpoint: writes small random checkpoints, and broken ones, into a folder that cleans up after
-// itself. SPDX-License-Identifier: Apache-2.0
+// TinyCheckpoint: writes small random checkpoints, and broken ones, into a folder that cleans itself up.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <bit>

@@ -1,5 +1,5 @@
-// Naive: the ops once more, as plain loops in double precision, and the measure by which results are
-// compared. SPDX-License-Identifier: Apache-2.0
+// Naive: the ops as plain loops in double precision, and the measure by which results are compared.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cmath>
