@@ -55,6 +55,9 @@ struct CacheView {
 void rotate_and_cache(float* qkv, std::int64_t rows, std::int64_t num_heads, const Rotary& rotary,
                       std::int64_t position, const CacheView& cache);
 
+// query rows that an attention op holds scores for at a time
+inline constexpr std::int64_t kAttentionRows = 16;
+
 // softmax(q k^T / sqrt(head_dim)) v over a cache; query row i sees the first
 // `position + i + 1` entries (causal) or all `position + rows` (block: the rows see each other both ways)
 struct CacheAttention {
@@ -63,12 +66,12 @@ struct CacheAttention {
   std::int64_t position = 0;  // cache entries before the first row
   bool is_causal = true;
 };
-// scratch (position + rows)
+// scratch (kAttentionRows x (position + rows))
 void cache_attention(const float* qkv, const CacheAttention& shape, const CacheView& cache, float* scratch,
                      float* y);
 
 // softmax(q k^T / sqrt(head_dim)) v inside each segment [offsets[i], offsets[i + 1]) of the rows, all see all
-// qkv (rows x 3 * num_heads * head_dim), order q | k | v; scratch (longest segment)
+// qkv (rows x 3 * num_heads * head_dim), order q | k | v; scratch (kAttentionRows x longest segment)
 void segment_attention(const float* qkv, const std::int32_t* offsets, std::int64_t num_segments,
                        std::int64_t num_heads, std::int64_t head_dim, float* scratch, float* y);
 

@@ -28,8 +28,8 @@ struct FlowSteps {
   std::vector<float> v;  // velocity of each step  (steps, horizon x action_dim)
 };
 
-// Not for use by two threads at once: the second call throws WallxError and changes nothing. Different contexts of
-// one model are. Every call blocks while it computes.
+// Not for use by two threads at once: the second call throws WallxError and changes nothing. Different
+// contexts of one model are. Every call blocks while it computes.
 class Context {
  public:
   // max_tokens bounds prompt + horizon or prompt + generated text. Throws ConfigError when it is

@@ -58,7 +58,7 @@ void Language::reserve(LanguageWorkspace& work, KvCache& cache, std::int64_t max
   work.qkv.resize(size(heads * config_.head_dim));
   work.attended.resize(size(config_.num_heads * config_.head_dim));
   work.gated.resize(size(std::max(config_.expert_sizes[0], config_.expert_sizes[1])));
-  work.scores.resize(size(1));
+  work.scores.resize(size(kAttentionRows));
   work.cos.reserve(size(config_.head_dim));
   work.sin.reserve(size(config_.head_dim));
   cache.capacity = max_tokens;

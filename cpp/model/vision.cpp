@@ -82,7 +82,7 @@ void Vision::forward(const float* pixels, std::span<const Grid> grids, VisionWor
   float* qkv = sized(work.qkv, patches * 3 * width);
   float* attended = sized(work.attended, patches * width);
   float* gated = sized(work.gated, patches * config_.intermediate_size);
-  float* scores = sized(work.scores, patches);
+  float* scores = sized(work.scores, kAttentionRows * patches);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const VisionBlock& block = blocks_[i];
     const std::string name = "vision.blocks." + std::to_string(i);

@@ -84,7 +84,7 @@ struct CacheCase {
     }
     residue.compare(name() + " cache", found_cache, expected_cache);
 
-    Floats scratch(static_cast<std::size_t>(position + rows + 1), kSentinel);
+    Floats scratch(static_cast<std::size_t>(kAttentionRows * (position + rows) + 1), kSentinel);
     Floats y(static_cast<std::size_t>(rows * num_heads * dim + 1), kSentinel);
     cache_attention(work.data(), {rows, num_heads, position, is_causal}, cache, scratch.data(), y.data());
     CHECK_EQ(scratch.back(), kSentinel);
@@ -167,7 +167,7 @@ TEST(segment_attention_matches_plain_loops) {
         std::int32_t longest = 0;
         for (std::size_t s = 1; s < offsets.size(); ++s)
           longest = std::max(longest, offsets[s] - offsets[s - 1]);
-        Floats scratch(static_cast<std::size_t>(longest + 1), kSentinel);
+        Floats scratch(static_cast<std::size_t>(kAttentionRows * longest + 1), kSentinel);
         Floats y(static_cast<std::size_t>(rows * width + 1), kSentinel);
         segment_attention(qkv.data(), offsets.data(), static_cast<std::int64_t>(offsets.size()) - 1, heads,
                           dim, scratch.data(), y.data());

@@ -1,0 +1,156 @@
+// Attention: rotary embedding, the cache, and softmax attention over a cache or inside segments.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+
+#include "backend/cpu/vector.hpp"
+#include "backend/ops.hpp"
+
+namespace wallx {
+namespace {
+
+using namespace cpu;
+
+void rotate_head(float* head, std::int64_t head_dim, const float* cos, const float* sin) {
+  const std::int64_t half = head_dim / 2;
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float a = head[i], b = head[i + half];
+    head[i] = a * cos[i] - b * sin[i];
+    head[i + half] = b * cos[i + half] + a * sin[i + half];
+  }
+}
+
+// one head's keys and values, rows `stride` apart
+struct Keys {
+  const float* key;
+  const float* value;
+  std::int64_t stride;
+  std::int64_t head_dim;
+};
+
+// scores[0, length) = softmax(scale * scores)
+WALLX_CLONES void softmax(float* scores, std::int64_t length, float scale) {
+  float largest = -INFINITY;
+  for (std::int64_t t = 0; t < length; ++t) largest = std::max(largest, scores[t]);
+  const float shift = largest * scale;
+  Lanes totals{};
+  std::int64_t t = 0;
+  for (; t + kLanes <= length; t += kLanes) {
+    Lanes v;
+    load(scores + t, v);
+    v = v * scale - shift;
+    exponential(v);
+    totals += v;
+    store(v, scores + t);
+  }
+  float total = sum(totals);
+  for (; t < length; ++t) {
+    scores[t] = std::exp(scores[t] * scale - shift);
+    total += scores[t];
+  }
+  const float inverse = 1.0f / total;
+  for (t = 0; t < length; ++t) scores[t] *= inverse;
+}
+
+// y[r] = sum over t of weight[r][t] value[t], Rows rows at a time so that a value is loaded once for them
+template <int Rows>
+WALLX_INLINE void weigh(const float* weights, std::int64_t length, const Keys& keys, float* y,
+                        std::int64_t y_stride) {
+  std::int64_t d = 0;
+  for (; d + kLanes <= keys.head_dim; d += kLanes) {
+    Lanes acc[Rows] = {};
+    for (std::int64_t t = 0; t < length; ++t) {
+      Lanes v;
+      load(keys.value + t * keys.stride + d, v);
+      for (int r = 0; r < Rows; ++r) acc[r] += weights[r * length + t] * v;
+    }
+    for (int r = 0; r < Rows; ++r) store(acc[r], y + r * y_stride + d);
+  }
+  for (; d < keys.head_dim; ++d)
+    for (int r = 0; r < Rows; ++r) {
+      float total = 0;
+      for (std::int64_t t = 0; t < length; ++t)
+        total += weights[r * length + t] * keys.value[t * keys.stride + d];
+      y[r * y_stride + d] = total;
+    }
+}
+
+WALLX_CLONES void weigh_all(const float* weights, std::int64_t rows, std::int64_t length, const Keys& keys,
+                            float* y, std::int64_t y_stride) {
+  std::int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) weigh<4>(weights + r * length, length, keys, y + r * y_stride, y_stride);
+  for (; r < rows; ++r) weigh<1>(weights + r * length, length, keys, y + r * y_stride, y_stride);
+}
+
+// softmax(q k^T / sqrt(head_dim)) v of one head; row r sees the first `visible` keys, or with is_causal
+// visible + r scratch (kAttentionRows x all keys)
+void attend(const float* q, std::int64_t q_stride, std::int64_t rows, const Keys& keys, std::int64_t visible,
+            bool is_causal, float* scratch, float* y, std::int64_t y_stride) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(keys.head_dim));
+  for (std::int64_t first = 0; first < rows; first += kAttentionRows) {
+    const std::int64_t num = std::min(kAttentionRows, rows - first);
+    const std::int64_t length = visible + (is_causal ? first + num - 1 : 0);
+    product(q + first * q_stride, q_stride, num, keys.key, keys.stride, length, keys.head_dim, scratch,
+            length);
+    for (std::int64_t r = 0; r < num; ++r) {
+      const std::int64_t seen = is_causal ? visible + first + r : length;
+      softmax(scratch + r * length, seen, scale);
+      std::fill(scratch + r * length + seen, scratch + (r + 1) * length, 0.0f);
+    }
+    weigh_all(scratch, num, length, keys, y + first * y_stride, y_stride);
+  }
+}
+
+}  // namespace
+
+void apply_rotary(float* x, std::int64_t rows, std::int64_t stride, std::int64_t num_heads,
+                  std::int64_t head_dim, const Rotary& rotary) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t h = 0; h < num_heads; ++h)
+      rotate_head(x + r * stride + h * head_dim, head_dim, rotary.cos + r * head_dim,
+                  rotary.sin + r * head_dim);
+}
+
+void rotate_and_cache(float* qkv, std::int64_t rows, std::int64_t num_heads, const Rotary& rotary,
+                      std::int64_t position, const CacheView& cache) {
+  const std::int64_t dim = cache.head_dim;
+  const std::int64_t stride = (num_heads + 2 * cache.num_kv_heads) * dim;
+  apply_rotary(qkv, rows, stride, num_heads + cache.num_kv_heads, dim, rotary);
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t h = 0; h < cache.num_kv_heads; ++h) {
+      const float* key = qkv + r * stride + (num_heads + h) * dim;
+      const float* value = key + cache.num_kv_heads * dim;
+      const std::int64_t at = (h * cache.capacity + position + r) * dim;
+      std::copy_n(key, dim, cache.key + at);
+      std::copy_n(value, dim, cache.value + at);
+    }
+}
+
+void cache_attention(const float* qkv, const CacheAttention& shape, const CacheView& cache, float* scratch,
+                     float* y) {
+  const std::int64_t dim = cache.head_dim;
+  const std::int64_t stride = (shape.num_heads + 2 * cache.num_kv_heads) * dim;
+  const std::int64_t heads_per_kv = shape.num_heads / cache.num_kv_heads;
+  const std::int64_t visible = shape.position + (shape.is_causal ? 1 : shape.rows);
+  for (std::int64_t h = 0; h < shape.num_heads; ++h) {
+    const std::int64_t plane = h / heads_per_kv * cache.capacity * dim;
+    const Keys keys{cache.key + plane, cache.value + plane, dim, dim};
+    attend(qkv + h * dim, stride, shape.rows, keys, visible, shape.is_causal, scratch, y + h * dim,
+           shape.num_heads * dim);
+  }
+}
+
+void segment_attention(const float* qkv, const std::int32_t* offsets, std::int64_t num_segments,
+                       std::int64_t num_heads, std::int64_t head_dim, float* scratch, float* y) {
+  const std::int64_t width = num_heads * head_dim;
+  for (std::int64_t s = 0; s < num_segments; ++s) {
+    const std::int64_t begin = offsets[s], length = offsets[s + 1] - offsets[s];
+    for (std::int64_t h = 0; h < num_heads; ++h) {
+      const float* q = qkv + begin * 3 * width + h * head_dim;
+      const Keys keys{q + width, q + 2 * width, 3 * width, head_dim};
+      attend(q, 3 * width, length, keys, length, false, scratch, y + begin * width + h * head_dim, width);
+    }
+  }
+}
+
+}  // namespace wallx

@@ -1,0 +1,65 @@
+// Vector: sixteen floats at a time, in plain C++ that each compiler turns into the processor's own
+// instructions. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+// one binary, the widest vectors the processor has
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+#define WALLX_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define WALLX_CLONES
+#endif
+#define WALLX_INLINE inline __attribute__((always_inline))
+
+namespace wallx::cpu {
+
+constexpr std::int64_t kLanes = 16;
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
+typedef std::int32_t IntLanes __attribute__((vector_size(kLanes * sizeof(std::int32_t))));
+
+// vectors go by reference: by value their ABI would depend on the processor
+WALLX_INLINE void load(const float* from, Lanes& lanes) { std::memcpy(&lanes, from, sizeof lanes); }
+WALLX_INLINE void store(const Lanes& lanes, float* to) { std::memcpy(to, &lanes, sizeof lanes); }
+
+WALLX_INLINE float sum(const Lanes& lanes) {
+  float total[kLanes];
+  store(lanes, total);
+  for (std::int64_t width = kLanes / 2; width > 0; width /= 2)
+    for (std::int64_t i = 0; i < width; ++i) total[i] += total[i + width];
+  return total[0];
+}
+
+// e^x to two units in the last place between -87 and 88, clamped there: x = n ln 2 + r, e^r by a polynomial
+// of degree 6 on [-ln 2 / 2, ln 2 / 2] (Moshier, Cephes expf), 2^n through the exponent's bits
+WALLX_INLINE void exponential(Lanes& x) {
+  x = x < -87.0f ? Lanes{} - 87.0f : x;
+  x = x > 88.0f ? Lanes{} + 88.0f : x;
+  const float to_integer = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits
+  const Lanes n = (x * 1.44269504f + to_integer) - to_integer;
+  const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Lanes p = Lanes{} + 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const IntLanes bits = (__builtin_convertvector(n, IntLanes) + 127) << 23;
+  Lanes scale;
+  std::memcpy(&scale, &bits, sizeof scale);
+  x = p * scale;
+}
+
+WALLX_INLINE void silu(Lanes& x) {
+  Lanes e = -x;
+  exponential(e);
+  x = x / (1.0f + e);
+}
+
+// y[r][c] = x[r] . w[c] over `depth`; rows of x, w and y are their strides apart
+void product(const float* x, std::int64_t x_stride, std::int64_t rows, const float* w, std::int64_t w_stride,
+             std::int64_t columns, std::int64_t depth, float* y, std::int64_t y_stride);
+
+}  // namespace wallx::cpu
