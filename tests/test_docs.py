@@ -133,6 +133,8 @@ def test_both_languages_are_in_step() -> None:
     english, chinese = (read(name) for name in READMES)
     assert headings(english) == headings(chinese)
     assert split(english)[1] == split(chinese)[1]
+    items = [sum(line.startswith("- ") for line in split(text)[0]) for text in (english, chinese)]
+    assert items[0] == items[1]
     shapes = [[[len(row) for row in rows] for rows in tables(text)] for text in (english, chinese)]
     assert shapes[0] == shapes[1]
     first_cells = [[[row[0] for row in rows[1:]] for rows in tables(text)] for text in (english, chinese)]
