@@ -3,11 +3,13 @@
 #include "emulator/pty_host.hpp"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -24,6 +26,7 @@ namespace {
 
 constexpr Duration kStatePeriod = std::chrono::milliseconds(5);
 constexpr int kPriority = 60;
+constexpr std::size_t kTerminalSize = 4095;  // what a terminal's queue holds
 
 [[noreturn]] void fail(const std::string& what) { throw DeviceError(what + ": " + std::strerror(errno)); }
 
@@ -85,7 +88,17 @@ void PtyHost::open_terminal() {
   ::cfsetspeed(&settings, B1000000);
   if (::tcsetattr(slave_, TCSANOW, &settings) != 0) fail("cannot set " + port_ + " to raw mode");
   wake_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake_ < 0) fail("cannot make an eventfd");
+  timer_ = ::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+  epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+  if (wake_ < 0 || timer_ < 0 || epoll_ < 0) fail("cannot make the files the pacing thread waits on");
+  // edges, not levels: asking a terminal whether there is input waits for a kernel worker of normal priority,
+  // which a busy computer runs milliseconds later
+  for (const int file : {master_, wake_, timer_}) {
+    epoll_event event{};
+    event.events = file == master_ ? EPOLLIN | EPOLLET : EPOLLIN;
+    event.data.fd = file;
+    if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, file, &event) != 0) fail("cannot wait on " + port_);
+  }
 }
 
 void PtyHost::make_link() {
@@ -112,7 +125,7 @@ void PtyHost::close_all() noexcept {
       ::unlink(options_.link.c_str());
     has_link_ = false;
   }
-  for (int* file : {&slave_, &master_, &wake_}) {
+  for (int* file : {&slave_, &master_, &wake_, &timer_, &epoll_}) {
     if (*file >= 0) ::close(*file);
     *file = -1;
   }
@@ -157,14 +170,15 @@ void PtyHost::run() noexcept {
   is_ready_ = true;
   is_ready_.notify_one();
 
-  pollfd files[2] = {{master_, POLLIN, 0}, {wake_, POLLIN, 0}};
   while (!is_stopping_.load(std::memory_order_relaxed)) {
     const TimePoint next = serve();
-    const Duration wait = std::max(next - Clock::now(), Duration::zero());
-    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(wait);
-    const timespec timeout{static_cast<time_t>(seconds.count()),
-                           static_cast<long>(std::chrono::nanoseconds(wait - seconds).count())};
-    ::ppoll(files, 2, &timeout, nullptr);
+    itimerspec alarm{};
+    const auto at = std::chrono::nanoseconds(next.time_since_epoch());
+    alarm.it_value.tv_sec = static_cast<time_t>(at.count() / 1'000'000'000);
+    alarm.it_value.tv_nsec = static_cast<long>(at.count() % 1'000'000'000);
+    ::timerfd_settime(timer_, TFD_TIMER_ABSTIME, &alarm, nullptr);  // also forgets an old alarm not yet read
+    epoll_event events[3];
+    ::epoll_wait(epoll_, events, 3, -1);
   }
 }
 
@@ -172,11 +186,13 @@ TimePoint PtyHost::serve() noexcept {
   wakeups_.fetch_add(1, std::memory_order_relaxed);
   pthread_mutex_lock(&mutex_);
   std::array<std::uint8_t, 512> input;
-  // bounded: a host that floods the line cannot keep the plant from moving
-  for (int round = 0; round < 8; ++round) {
-    const ssize_t count = ::read(master_, input.data(), input.size());
-    if (count <= 0) break;
-    bus_->receive({input.data(), static_cast<std::size_t>(count)}, Clock::now());
+  int available = 0;
+  // FIONREAD first: a read that finds nothing would wait for that worker too. Bounded: a host that floods the
+  // line cannot keep the plant from moving
+  for (int round = 0; round < 8 && ::ioctl(master_, FIONREAD, &available) == 0 && available > 0; ++round) {
+    const ssize_t size = ::read(master_, input.data(), input.size());
+    if (size <= 0) break;
+    bus_->receive({input.data(), static_cast<std::size_t>(size)}, Clock::now());
   }
   const TimePoint now = Clock::now();
   bus_->advance(now);
@@ -191,6 +207,25 @@ TimePoint PtyHost::serve() noexcept {
   return next;
 }
 
+// returns how many bytes the terminal took
+std::size_t PtyHost::hand_over(std::span<const std::uint8_t> bytes) noexcept {
+  // TIOCSTI puts a byte straight into the reader's queue; a write is carried there by a kernel worker of
+  // normal priority, milliseconds late on a busy computer. It is a privilege, like SCHED_FIFO
+  int unread = 0;
+  if (::ioctl(slave_, FIONREAD, &unread) == 0 &&
+      static_cast<std::size_t>(unread) + bytes.size() > kTerminalSize) {
+    return 0;
+  }
+  if (may_insert_) {
+    std::size_t done = 0;
+    while (done < bytes.size() && ::ioctl(slave_, TIOCSTI, &bytes[done]) == 0) ++done;
+    if (done > 0) return done;
+    may_insert_ = false;
+  }
+  const ssize_t written = ::write(master_, bytes.data(), bytes.size());
+  return written > 0 ? static_cast<std::size_t>(written) : 0;
+}
+
 void PtyHost::write_answers(TimePoint now) noexcept {
   while (const std::size_t count = bus_->due(now, answers_)) {
     for (std::size_t i = 0; i < count; ++i) output_[i] = answers_[i].byte;
@@ -198,8 +233,7 @@ void PtyHost::write_answers(TimePoint now) noexcept {
     if (lateness > max_lateness_ns_.load(std::memory_order_relaxed)) {
       max_lateness_ns_.store(lateness, std::memory_order_relaxed);
     }
-    const ssize_t written = ::write(master_, output_.data(), count);
-    const std::size_t done = written > 0 ? static_cast<std::size_t>(written) : 0;
+    const std::size_t done = hand_over({output_.data(), count});
     if (done < count) output_lost_.fetch_add(count - done, std::memory_order_relaxed);
   }
 }

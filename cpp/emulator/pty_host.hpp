@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -63,6 +64,7 @@ class PtyHost {
   void run() noexcept;
   TimePoint serve() noexcept;  // one wake-up; returns the next
   void write_answers(TimePoint now) noexcept;
+  std::size_t hand_over(std::span<const std::uint8_t> bytes) noexcept;
   std::string start_line() const;
   std::string end_line();
 
@@ -75,8 +77,11 @@ class PtyHost {
   int master_ = -1;
   int slave_ = -1;  // kept open, so that the port outlives its users
   int wake_ = -1;
+  int timer_ = -1;
+  int epoll_ = -1;
   std::string port_;
   bool has_link_ = false;
+  bool may_insert_ = true;  // TIOCSTI was not refused so far
   std::thread thread_;
   std::atomic<bool> is_stopping_{false};
   std::atomic<bool> is_realtime_{false};

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -125,3 +126,22 @@ TEST(host_writes_what_it_received_and_did) {
 }
 
 TEST(quotes_json_text) { CHECK_EQ(quote_json("a\"b\\c\n"), "\"a\\\"b\\\\c\\u000a\""); }
+
+TEST(host_counts_answers_that_nobody_reads) {
+  PtyHost host(plain_servos(1), {}, {});
+  Port port(host.port());
+  // 92 answers of 134 bytes are three times what a terminal holds
+  for (int i = 0; i < 92; ++i) {
+    const Bytes read_all = hex("FF FF 01 04 02 00 80 78");
+    REQUIRE(::write(port.file, read_all.data(), read_all.size()) == static_cast<ssize_t>(read_all.size()));
+  }
+  std::uint64_t sent = 0;
+  while (sent < 92 * 134) {
+    host.with_bus([&](StsBus& bus) { sent = bus.counters().bytes_sent; });
+    ::sched_yield();
+  }
+  CHECK(host.counters().output_lost > 0);
+  Bytes rest(8192);
+  const ssize_t held = ::read(port.file, rest.data(), rest.size());
+  CHECK(held > 0 && held <= 4095);
+}
