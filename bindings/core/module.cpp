@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, m) {
   wallx::register_errors(m);
   wallx::register_engine(m);
   wallx::register_robot(m);
+  wallx::register_control(m);
 }

@@ -9,5 +9,6 @@ namespace wallx {
 void register_errors(pybind11::module_& m);
 void register_engine(pybind11::module_& m);
 void register_robot(pybind11::module_& m);
+void register_control(pybind11::module_& m);  // after register_robot
 
 }  // namespace wallx

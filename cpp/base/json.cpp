@@ -70,9 +70,10 @@ class JsonParser {
   }
 
   Json parse_value(int depth) {
-    if (depth > kMaxDepth) fail("nested too deeply");
     Json value;
-    switch (peek()) {
+    const char first = peek();
+    if (depth >= kMaxDepth && (first == '{' || first == '[')) fail("nested too deeply");
+    switch (first) {
       case '{':
         parse_object(value, depth);
         break;
@@ -140,18 +141,33 @@ class JsonParser {
     }
   }
 
+  bool skip_digits() {
+    const std::size_t begin = at_;
+    while (at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9') ++at_;
+    return at_ > begin;
+  }
+  bool skip_one_of(std::string_view allowed) {
+    if (at_ >= text_.size() || allowed.find(text_[at_]) == std::string_view::npos) return false;
+    ++at_;
+    return true;
+  }
+
+  // JSON's grammar first: from_chars alone would also take 01, 1. and .5
   void parse_number(Json& value) {
     const std::size_t begin = at_;
-    while (at_ < text_.size() && (std::string_view("+-.eE").find(text_[at_]) != std::string_view::npos ||
-                                  (text_[at_] >= '0' && text_[at_] <= '9')))
-      ++at_;
-    const char* first = text_.data() + begin;
-    const char* last = text_.data() + at_;
-    const auto [end, error] = std::from_chars(first, last, value.number_);
-    if (first == last || error != std::errc() || end != last || !std::isfinite(value.number_)) {
-      at_ = begin;
-      fail("expected a value");
+    skip_one_of("-");
+    bool is_number = skip_one_of("0") || skip_digits();
+    if (is_number && skip_one_of(".")) is_number = skip_digits();
+    if (is_number && skip_one_of("eE")) {
+      skip_one_of("+-");
+      is_number = skip_digits();
     }
+    const auto [end, error] = std::from_chars(text_.data() + begin, text_.data() + at_, value.number_);
+    const bool is_complete = end == text_.data() + at_;
+    at_ = begin;
+    if (!is_number) fail("expected a value");
+    if (error != std::errc() || !is_complete) fail("number out of range");
+    at_ = static_cast<std::size_t>(end - text_.data());
     value.type_ = Json::Type::number;
   }
 
@@ -183,6 +199,25 @@ class JsonParser {
     }
   }
 
+  // the bytes after `lead` of one character; refused: overlong forms, surrogates, above 10FFFF
+  void copy_utf8(unsigned char lead, std::string& out) {
+    const int num_more = lead >= 0xF0 && lead <= 0xF4   ? 3
+                         : lead >= 0xE0 && lead <= 0xEF ? 2
+                         : lead >= 0xC2 && lead <= 0xDF ? 1
+                                                        : 0;
+    if (num_more == 0) fail("not UTF-8");
+    unsigned char min = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+    unsigned char max = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+    out += static_cast<char>(lead);
+    for (int i = 0; i < num_more; ++i) {
+      const auto next = at_ < text_.size() ? static_cast<unsigned char>(text_[at_]) : 0;
+      if (next < min || next > max) fail("not UTF-8");
+      out += text_[at_++];
+      min = 0x80;
+      max = 0xBF;
+    }
+  }
+
   std::string parse_string() {
     expect('"');
     std::string out;
@@ -191,6 +226,10 @@ class JsonParser {
       const char c = text_[at_++];
       if (c == '"') return out;
       if (static_cast<unsigned char>(c) < 0x20) fail("control character in a string");
+      if (static_cast<unsigned char>(c) >= 0x80) {
+        copy_utf8(static_cast<unsigned char>(c), out);
+        continue;
+      }
       if (c != '\\') {
         out += c;
         continue;
@@ -257,7 +296,7 @@ double Json::number() const {
 }
 std::int64_t Json::integer() const {
   const double value = number();
-  if (value != std::floor(value) || std::abs(value) > 9007199254740992.0)
+  if (value != std::floor(value) || std::abs(value) >= 9007199254740992.0)
     throw JsonError("expected a whole number, found " + std::to_string(value));
   return static_cast<std::int64_t>(value);
 }

@@ -22,7 +22,8 @@ class Json {
   enum class Type { null, boolean, number, string, array, object };
   using Member = std::pair<std::string, Json>;
 
-  // The whole text must be one value. Duplicate keys, depth over 64, trailing bytes: JsonError.
+  // The whole text must be one value in UTF-8. Duplicate keys, over 64 levels of nesting, numbers beyond a
+  // double, trailing bytes: JsonError.
   static Json parse(std::string_view text);
 
   Type type() const { return type_; }
@@ -33,7 +34,7 @@ class Json {
   // Each throws JsonError when the value is of another type.
   bool boolean() const;
   double number() const;
-  std::int64_t integer() const;  // also when not a whole number below 2^53
+  std::int64_t integer() const;  // also when not a whole number between -2^53 and 2^53
   const std::string& string() const;
   const std::vector<Json>& array() const;
   const std::vector<Member>& members() const;

@@ -75,11 +75,25 @@ void Context::prefill(const Prompt& prompt, Trace* trace) {
     patches += frames * rows * columns;
   }
   require_size("pixels", prompt.pixels.size(), patches * config.vision.patch_width());
+  require_finite("pixels", prompt.pixels);
   std::size_t next_grid = 0;
   const MropePositions positions = mrope_positions(prompt.ids, {}, prompt.grids, next_grid, config);
   if (next_grid != prompt.grids.size())
     throw ConfigError("token-count mismatch: " + std::to_string(prompt.grids.size()) +
                       " pictures given, the prompt uses " + std::to_string(next_grid));
+
+  const auto num_state = prompt.state_token_id < 0
+                             ? std::ptrdiff_t{0}
+                             : std::count(prompt.ids.begin(), prompt.ids.end(), prompt.state_token_id);
+  if (num_state != (prompt.state.empty() ? 0 : 1))
+    throw ConfigError("the prompt has " + std::to_string(num_state) + " state tokens, expected " +
+                      (prompt.state.empty() ? "none without a state" : "one for the state given"));
+  if (num_state) {
+    require_size("state", prompt.state.size(), config.state_dim());
+    require_size("state_mask", prompt.state_mask.size(), config.state_dim());
+    require_finite("state", prompt.state);
+    require_finite("state_mask", prompt.state_mask);
+  }
 
   float* hidden = language_.hidden.data();
   model_->language().embed(prompt.ids, hidden);
@@ -93,17 +107,7 @@ void Context::prefill(const Prompt& prompt, Trace* trace) {
         from += width;
       }
   }
-  const auto num_state = prompt.state_token_id < 0
-                             ? std::ptrdiff_t{0}
-                             : std::count(prompt.ids.begin(), prompt.ids.end(), prompt.state_token_id);
-  if (num_state != (prompt.state.empty() ? 0 : 1))
-    throw ConfigError("the prompt has " + std::to_string(num_state) + " state tokens, expected " +
-                      (prompt.state.empty() ? "none without a state" : "one for the state given"));
   if (num_state) {
-    require_size("state", prompt.state.size(), config.state_dim());
-    require_size("state_mask", prompt.state_mask.size(), config.state_dim());
-    require_finite("state", prompt.state);
-    require_finite("state_mask", prompt.state_mask);
     const auto at =
         std::find(prompt.ids.begin(), prompt.ids.end(), prompt.state_token_id) - prompt.ids.begin();
     model_->action_head().embed_state(prompt.state.data(), prompt.state_mask.data(), action_,
@@ -125,7 +129,7 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
                       const FlowOptions& options, FlowSteps* steps, Trace* trace) {
   require_prompt("denoise");
   const ModelConfig& config = model_->config();
-  if (horizon < 1 || length_ + horizon > max_tokens())
+  if (horizon < 1 || horizon > max_tokens() - length_)
     throw ConfigError("horizon " + std::to_string(horizon) + " after a prompt of " + std::to_string(length_) +
                       " tokens does not fit max_tokens " + std::to_string(max_tokens()));
   require_size("noise", actions.size(), horizon * config.action_dim());

@@ -1,5 +1,5 @@
-// Context: the engine's state of one conversation: caches, positions, buffers; any number share one set of
-// weights. SPDX-License-Identifier: Apache-2.0
+// Context: the engine's state of one conversation: caches, positions, buffers; many share one model.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
@@ -45,13 +45,16 @@ class Context {
 
   // Integrates noise (horizon x action_dim) to a normalised action chunk, in place. Each step runs the action
   // tokens alone over the prefix's cache, which is exact: no prefix token sees an action token. The cache
-  // keeps only the prefix. mask (horizon x action_dim): 1 where the slot is in use.
+  // keeps only the prefix. mask (horizon x action_dim): 1 where the slot is in use. Throws ConfigError:
+  // empty, too long, wrong widths, NaN, num_steps; then nothing is changed. WallxError: the result is not
+  // finite.
   void denoise(std::span<float> actions, std::span<const float> mask, std::int64_t horizon,
                const FlowOptions& options, FlowSteps* steps = nullptr, Trace* trace = nullptr);
 
-  // Next-token scores after the last token  (vocab_size)
+  // Next-token scores after the last token  (vocab_size). Throws ConfigError: empty, out has another size.
   void logits(std::span<float> out) const;
-  // Appends one text token and computes its state.
+  // Appends one text token and computes its state. Throws ConfigError: empty, full, id outside the
+  // vocabulary; then nothing is changed.
   void decode(std::int64_t id);
 
  private:

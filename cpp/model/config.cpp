@@ -101,9 +101,13 @@ class Reader {
   std::int64_t integer_or(std::string_view key, std::int64_t fallback) const {
     return object_.find(key) ? integer(key) : fallback;
   }
-  double number(std::string_view key) const {
+  double number(std::string_view key, double min, double max) const {
     const double value = read(key, [](const Json& j) { return j.number(); });
-    if (!(value > 0)) fail(key, std::to_string(value) + " is not positive");
+    if (!(value >= min && value <= max)) {
+      std::ostringstream what;
+      what << value << " is outside [" << min << ", " << max << "]";
+      fail(key, what.str());
+    }
     return value;
   }
   bool boolean_or(std::string_view key, bool fallback) const {
@@ -131,9 +135,12 @@ class Reader {
       return out;
     });
   }
-  void require(std::string_view key, std::string_view wanted) const {
-    if (object_.find(key) && string(key) != wanted)
+  void require(std::string_view key, std::string_view wanted, std::string_view or_else = {}) const {
+    if (object_.find(key) && string(key) != wanted && string(key) != or_else)
       fail(key, "'" + string(key) + "' is not supported, expected '" + std::string(wanted) + "'");
+  }
+  void require_false(std::string_view key) const {
+    if (boolean_or(key, false)) fail(key, "true is not supported");
   }
 
  private:
@@ -158,11 +165,12 @@ VisionConfig read_vision(const Json& json, const std::string& where) {
   vision.hidden_size = reader.integer("hidden_size");
   vision.num_heads = reader.integer("num_heads");
   vision.intermediate_size = reader.integer("intermediate_size");
-  vision.in_channels =
-      json.find("in_channels") ? reader.integer("in_channels") : reader.integer_or("in_chans", 3);
-  vision.patch_size = reader.integer("patch_size");
-  vision.temporal_patch_size = reader.integer("temporal_patch_size");
-  vision.spatial_merge_size = reader.integer("spatial_merge_size");
+  // bounds far above any network, and low enough that no product of sizes overflows
+  const char* channels = json.find("in_channels") ? "in_channels" : "in_chans";
+  vision.in_channels = json.find(channels) ? reader.integer(channels, 1, 64) : 3;
+  vision.patch_size = reader.integer("patch_size", 1, 1024);
+  vision.temporal_patch_size = reader.integer("temporal_patch_size", 1, 64);
+  vision.spatial_merge_size = reader.integer("spatial_merge_size", 1, 64);
   vision.window_size = reader.integer("window_size");
   vision.out_hidden_size = reader.integer("out_hidden_size");
   vision.full_attention_blocks = reader.integers("fullatt_block_indexes");
@@ -202,6 +210,8 @@ void check_variant(const Json& json, const Reader& reader) {
                     "wall-oss-flow and wall-oss-fast");
   }
   if (!reader.boolean_or("mlp_moe", true)) reader.fail("mlp_moe", "false: expected expert feed-forwards");
+  // the same tensors would mean something else: other norms; actions predicted instead of their velocity
+  for (const char* key : {"use_adarms", "use_x_pred", "use_sliding_window"}) reader.require_false(key);
 }
 
 }  // namespace
@@ -230,20 +240,22 @@ ModelConfig ModelConfig::load(const std::string& directory) {
 
   ModelConfig config;
   config.architecture = "v1";
-  config.hidden_size = reader.integer("hidden_size");
+  config.hidden_size = reader.integer("hidden_size", 4);
+  if (config.hidden_size % 2) reader.fail("hidden_size", std::to_string(config.hidden_size) + " is odd");
   config.num_layers = reader.integer("num_hidden_layers");
   config.num_heads = reader.integer("num_attention_heads");
   config.num_kv_heads = reader.integer("num_key_value_heads");
+  if (!json.find("head_dim") && config.hidden_size % config.num_heads)
+    reader.fail("num_attention_heads", std::to_string(config.num_heads) + " does not divide hidden_size " +
+                                           std::to_string(config.hidden_size) + ", and head_dim is missing");
   config.head_dim = reader.integer_or("head_dim", config.hidden_size / config.num_heads);
-  config.rms_norm_eps = static_cast<float>(reader.number("rms_norm_eps"));
-  config.rope_theta = reader.number("rope_theta");
+  config.rms_norm_eps = static_cast<float>(reader.number("rms_norm_eps", 1e-20, 1));
+  config.rope_theta = reader.number("rope_theta", 1, 1e12);
   config.is_head_tied = reader.boolean_or("tie_word_embeddings", false);
   config.image_token_id = reader.integer("image_token_id", 0);
   config.video_token_id = reader.integer("video_token_id", 0);
   config.vision_start_token_id = reader.integer("vision_start_token_id", 0);
   reader.require("hidden_act", "silu");
-  if (reader.boolean_or("use_sliding_window", false))
-    reader.fail("use_sliding_window", "true is not supported");
   if (config.num_heads % config.num_kv_heads)
     reader.fail("num_key_value_heads", std::to_string(config.num_kv_heads) +
                                            " does not divide num_attention_heads " +
@@ -251,8 +263,9 @@ ModelConfig ModelConfig::load(const std::string& directory) {
   if (config.head_dim % 2) reader.fail("head_dim", std::to_string(config.head_dim) + " is odd");
 
   const Reader rope(reader.need("rope_scaling"), path + ": rope_scaling.");
+  for (const char* key : {"type", "rope_type"}) rope.require(key, "mrope", "default");
   config.mrope_section = rope.integers("mrope_section");
-  if (config.mrope_section.size() != 3 ||
+  if (config.mrope_section.size() != 3 || *std::ranges::min_element(config.mrope_section) < 0 ||
       std::accumulate(config.mrope_section.begin(), config.mrope_section.end(), std::int64_t{0}) * 2 !=
           config.head_dim)
     rope.fail("mrope_section",
@@ -260,8 +273,10 @@ ModelConfig ModelConfig::load(const std::string& directory) {
 
   const auto& experts =
       reader.read("experts", [](const Json& j) -> const std::vector<Json>& { return j.array(); });
-  if (experts.size() != 2 || reader.integer_or("num_experts", 2) != 2)
+  if (experts.size() != 2)
     reader.fail("experts", std::to_string(experts.size()) + " given, expected 2 (text and action)");
+  if (const std::int64_t num = reader.integer_or("num_experts", 2); num != 2)
+    reader.fail("num_experts", std::to_string(num) + ", expected 2 (text and action)");
   for (std::size_t i = 0; i < experts.size(); ++i) {
     const Reader expert(experts[i], path + ": experts[" + std::to_string(i) + "].");
     config.expert_sizes.push_back(expert.integer("intermediate_size"));
@@ -270,11 +285,15 @@ ModelConfig ModelConfig::load(const std::string& directory) {
       expert.fail("hidden_size", std::to_string(expert.integer("hidden_size")) + ", expected hidden_size " +
                                      std::to_string(config.hidden_size));
   }
-  if (json.find("dim_inputs"))
-    for (std::int64_t width : reader.integers("dim_inputs"))
+  if (json.find("dim_inputs")) {
+    const std::vector<std::int64_t> widths = reader.integers("dim_inputs");
+    if (widths.size() != 2)
+      reader.fail("dim_inputs", std::to_string(widths.size()) + " given, expected 2 (text and action)");
+    for (std::int64_t width : widths)
       if (width != config.hidden_size)
         reader.fail("dim_inputs", std::to_string(width) + ", expected hidden_size " +
                                       std::to_string(config.hidden_size) + " for both experts");
+  }
 
   config.vision = read_vision(reader.need("vision_config"), path + ": vision_config.");
   if (config.vision.out_hidden_size != config.hidden_size)

@@ -32,6 +32,44 @@ constexpr DtypeRow kDtypes[] = {
     {"U8", Dtype::u8, 1},   {"BOOL", Dtype::boolean, 1},
 };
 
+// one member of the header; `where` begins its messages
+TensorEntry read_entry(const std::string& name, const Json& value, const std::string& where,
+                       const std::byte* data, std::uint64_t data_bytes) {
+  const Json* dtype = value.find("dtype");
+  const Json* shape = value.find("shape");
+  const Json* offsets = value.find("data_offsets");
+  if (!dtype || !shape || !offsets)
+    throw CheckpointError(where + "the header lacks dtype, shape or data_offsets");
+  TensorEntry entry;
+  entry.name = name;
+  const auto* row = std::find_if(std::begin(kDtypes), std::end(kDtypes),
+                                 [&](const DtypeRow& r) { return r.name == dtype->string(); });
+  if (row == std::end(kDtypes)) throw CheckpointError(where + "unknown dtype " + dtype->string());
+  entry.dtype = row->dtype;
+  std::uint64_t bytes = row->size;
+  for (const Json& dim : shape->array()) {
+    const std::int64_t n = dim.integer();
+    if (n < 0) throw CheckpointError(where + "negative dimension " + std::to_string(n));
+    entry.shape.push_back(n);
+    if (n > 0 && bytes > std::numeric_limits<std::uint64_t>::max() / static_cast<std::uint64_t>(n))
+      throw CheckpointError(where + "shape " + to_string(entry.shape) + " is too large");
+    bytes *= static_cast<std::uint64_t>(n);
+  }
+  if (offsets->array().size() != 2) throw CheckpointError(where + "data_offsets must have two entries");
+  const std::int64_t begin = offsets->array()[0].integer();
+  const std::int64_t end = offsets->array()[1].integer();
+  if (begin < 0 || end < begin) throw CheckpointError(where + "data_offsets are not a range");
+  if (static_cast<std::uint64_t>(end) > data_bytes)
+    throw CheckpointError(where + "truncated file: it ends at byte " + std::to_string(end) +
+                          " of the data, the file has " + std::to_string(data_bytes));
+  if (static_cast<std::uint64_t>(end - begin) != bytes)
+    throw CheckpointError(where + "shape " + to_string(entry.shape) + " of " + dtype->string() + " needs " +
+                          std::to_string(bytes) + " bytes, data_offsets give " + std::to_string(end - begin));
+  entry.data = data + begin;
+  entry.num_bytes = bytes;
+  return entry;
+}
+
 }  // namespace
 
 const char* to_string(Dtype dtype) {
@@ -104,45 +142,16 @@ void SafetensorsFile::read_header() {
   const std::uint64_t data_bytes = size_ - 8 - header_bytes;
 
   for (const auto& [name, value] : header.members()) {
-    if (name == "__metadata__") {
-      for (const auto& [key, text] : value.members()) metadata_.emplace_back(key, text.string());
-      continue;
+    try {
+      if (name == "__metadata__") {
+        for (const auto& [key, text] : value.members()) metadata_.emplace_back(key, text.string());
+      } else {
+        tensors_.push_back(read_entry(name, value, path_ + ": tensor " + name + ": ", data, data_bytes));
+      }
+    } catch (const JsonError& e) {
+      throw CheckpointError(path_ + ": " + (name == "__metadata__" ? "" : "tensor ") + name + ": " +
+                            e.what());
     }
-    const std::string where = path_ + ": tensor " + name + ": ";
-    const Json* dtype = value.find("dtype");
-    const Json* shape = value.find("shape");
-    const Json* offsets = value.find("data_offsets");
-    if (!dtype || !shape || !offsets)
-      throw CheckpointError(where + "the header lacks dtype, shape or data_offsets");
-    TensorEntry entry;
-    entry.name = name;
-    const auto* row = std::find_if(std::begin(kDtypes), std::end(kDtypes),
-                                   [&](const DtypeRow& r) { return r.name == dtype->string(); });
-    if (row == std::end(kDtypes)) throw CheckpointError(where + "unknown dtype " + dtype->string());
-    entry.dtype = row->dtype;
-    std::uint64_t bytes = row->size;
-    for (const Json& dim : shape->array()) {
-      const std::int64_t n = dim.integer();
-      if (n < 0) throw CheckpointError(where + "negative dimension " + std::to_string(n));
-      entry.shape.push_back(n);
-      if (n > 0 && bytes > std::numeric_limits<std::uint64_t>::max() / static_cast<std::uint64_t>(n))
-        throw CheckpointError(where + "shape " + to_string(entry.shape) + " is too large");
-      bytes *= static_cast<std::uint64_t>(n);
-    }
-    if (offsets->array().size() != 2) throw CheckpointError(where + "data_offsets must have two entries");
-    const std::int64_t begin = offsets->array()[0].integer();
-    const std::int64_t end = offsets->array()[1].integer();
-    if (begin < 0 || end < begin) throw CheckpointError(where + "data_offsets are not a range");
-    if (static_cast<std::uint64_t>(end) > data_bytes)
-      throw CheckpointError(where + "truncated file: it ends at byte " + std::to_string(end) +
-                            " of the data, the file has " + std::to_string(data_bytes));
-    if (static_cast<std::uint64_t>(end - begin) != bytes)
-      throw CheckpointError(where + "shape " + to_string(entry.shape) + " of " + dtype->string() + " needs " +
-                            std::to_string(bytes) + " bytes, data_offsets give " +
-                            std::to_string(end - begin));
-    entry.data = data + begin;
-    entry.num_bytes = bytes;
-    tensors_.push_back(std::move(entry));
   }
 
   std::vector<const TensorEntry*> order;

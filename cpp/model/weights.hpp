@@ -1,5 +1,5 @@
-// Weights: the fp32 tensors of a checkpoint folder; mapped in place where the file holds fp32, widened where
-// not. SPDX-License-Identifier: Apache-2.0
+// Weights: a checkpoint folder's tensors as fp32; mapped in place where the file holds fp32, else widened.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wallx_edge.cameras import open_camera
 from wallx_edge.embodiment import load_calibration, load_embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.policy import Policy
@@ -126,19 +125,8 @@ def run(
     """
     with ExitStack() as stack:
         policy = Policy.load(config.checkpoint, config.policy)
-        cameras = {
-            role: stack.enter_context(open_camera(table, role, base=config.path.parent))
-            for role, table in config.cameras.items()
-        }
-        robot = stack.enter_context(
-            Robot.connect(
-                config.embodiment,
-                config.calibration,
-                config.port,
-                baud_rate=config.baud_rate,
-                rate_hz=config.rate_hz,
-            )
-        )
+        cameras = stack.enter_context(config.open_cameras())
+        robot = stack.enter_context(Robot.connect(config))
         session = Session(policy, robot, cameras, task, config.execute_rows)
         recorder = Recorder(robot)
         show = on_start(robot, session)
@@ -149,15 +137,14 @@ def run(
 
         session.run(duration, look)
         settled = wait_until_still(robot)
-        columns = recorder.columns()
-        loop = robot.loop
-        statistics = {
-            "counters": loop.counters(),
-            "lateness": loop.lateness_histogram(),
-            "real_time": loop.real_time,
-            "settled": settled,
-        }
-    return columns, session.chunks, statistics
+    # after the loop has sent its last command
+    statistics = {
+        "counters": robot.loop.counters(),
+        "lateness": robot.loop.lateness_histogram(),
+        "real_time": robot.loop.real_time,
+        "settled": settled,
+    }
+    return recorder.columns(), session.chunks, statistics
 
 
 def wait_until_still(robot: Robot, timeout: float = 3.0) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wallx_edge import _core
 from wallx_edge.embodiment import load_calibration, load_embodiment
 from wallx_edge.errors import BusTimeout, SafetyStop
+from wallx_edge.robot_config import RobotConfig
 
 __all__ = ["Robot"]
 
@@ -41,36 +42,27 @@ class Robot:
         self.joint_names = tuple(joint.name for joint in self.embodiment.joints)
 
     @classmethod
-    def connect(
-        cls,
-        embodiment: str | Path,
-        calibration: str | Path,
-        port: str,
-        *,
-        baud_rate: int = 1_000_000,
-        rate_hz: float = 200.0,
-    ) -> Robot:
+    def connect(cls, config: RobotConfig | str | Path) -> Robot:
         """Opens the bus, checks every motor against the calibration and starts reading. Moves nothing, torque as found.
 
         Blocks up to about two seconds.
 
         Args:
-            embodiment: built-in name or path of a TOML file.
-            calibration: path of the unit's calibration file.
-            port: serial device.
-            baud_rate: [bit/s]
-            rate_hz: of the control loop [1/s].
+            config: a ROBOT.toml, or its path.
 
         Raises:
             ConfigError, CalibrationError: a file is wrong, or does not fit the motors.
             BusError: the port is absent or taken; BusTimeout: a motor does not answer.
             DeviceError: another kind of motor than expected.
         """
-        description = load_embodiment(embodiment)
-        core = _core.make_robot(description, load_calibration(calibration, description), port, baud_rate)
+        if not isinstance(config, RobotConfig):
+            config = RobotConfig.load(config)
+        embodiment = load_embodiment(config.embodiment)
+        calibration = load_calibration(config.calibration, embodiment)
+        core = _core.make_robot(embodiment, calibration, config.port, config.baud_rate)
         core.connect()
         try:
-            loop = _core.ControlLoop(core, rate_hz=rate_hz)
+            loop = _core.ControlLoop(core, rate_hz=config.rate_hz)
             loop.start()
         except BaseException:
             core.disconnect()

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from wallx_edge.cameras import Camera, open_camera
 from wallx_edge.embodiment import calibration_path
 from wallx_edge.policy import PolicyConfig
 from wallx_edge.tables import Table, read_toml
@@ -136,6 +138,20 @@ class RobotConfig:
             execute_rows=policy.integer("execute_rows", 1, horizon, max(1, horizon * 3 // 4)),
             cameras=cameras,
         )
+
+    @contextmanager
+    def open_cameras(self) -> Iterator[dict[str, Camera]]:
+        """Opens every camera, by role; closes them at the end. Blocks until each has a frame.
+
+        Raises:
+            ConfigError: a wrong table, or a file that is not a picture.
+            DeviceError: a camera that does not open.
+        """
+        with ExitStack() as stack:
+            yield {
+                role: stack.enter_context(open_camera(table, role, base=self.path.parent))
+                for role, table in self.cameras.items()
+            }
 
 
 def _cameras(top: Table) -> dict[str, Mapping[str, Any]]:

@@ -1,5 +1,5 @@
-// Check: the C++ tests' harness, small enough to read: TEST(name) { CHECK(...); }. Tests need nothing but a
-// compiler. SPDX-License-Identifier: Apache-2.0
+// Check: the C++ tests' harness, small enough to read: TEST(name) { CHECK(...); }; needs only a compiler.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cmath>

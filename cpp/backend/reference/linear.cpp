@@ -19,13 +19,12 @@ namespace {
 constexpr int kLanes = 16;
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
 
-inline __attribute__((always_inline)) Lanes load(const float* from) {
-  Lanes lanes;
+// vectors go by reference: by value their ABI would depend on the processor
+inline __attribute__((always_inline)) void load(const float* from, Lanes& lanes) {
   std::memcpy(&lanes, from, sizeof lanes);
-  return lanes;
 }
 
-inline __attribute__((always_inline)) float sum(Lanes lanes) {
+inline __attribute__((always_inline)) float sum(const Lanes& lanes) {
   float total[kLanes];
   std::memcpy(total, &lanes, sizeof total);
   for (int width = kLanes / 2; width > 0; width /= 2)
@@ -41,9 +40,10 @@ inline __attribute__((always_inline)) void dot_block(const float* x, const float
   std::int64_t k = 0;
   for (; k + kLanes <= depth; k += kLanes) {
     Lanes b[Columns];
-    for (int c = 0; c < Columns; ++c) b[c] = load(w + c * depth + k);
+    for (int c = 0; c < Columns; ++c) load(w + c * depth + k, b[c]);
     for (int r = 0; r < Rows; ++r) {
-      const Lanes a = load(x + r * depth + k);
+      Lanes a;
+      load(x + r * depth + k, a);
       for (int c = 0; c < Columns; ++c) acc[r][c] += a * b[c];
     }
   }

@@ -13,7 +13,7 @@ from types import FrameType
 from rich.console import Console
 from rich.table import Table
 
-from wallx_edge.cameras import Camera, open_camera
+from wallx_edge.cameras import Camera
 from wallx_edge.cli.live import LiveView
 from wallx_edge.policy import Policy
 from wallx_edge.robot import Robot
@@ -37,11 +37,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console(highlight=False)
     with ExitStack() as stack:
         policy = Policy.load(config.checkpoint, config.policy)
-        cameras = {
-            role: stack.enter_context(open_camera(table, role, base=config.path.parent))
-            for role, table in config.cameras.items()
-        }
-        robot = stack.enter_context(connect(config))
+        cameras = stack.enter_context(config.open_cameras())
+        robot = stack.enter_context(Robot.connect(config))
         session = Session(policy, robot, cameras, args.task, config.execute_rows)
         if args.dry_run:
             _show_match(console, config, policy, robot, cameras)
@@ -56,17 +53,6 @@ def run(args: argparse.Namespace) -> int:
             console.print(f"stopped by {received[0].name}: the robot holds its last command")
             return 128 + received[0]
     return 0
-
-
-def connect(config: RobotConfig) -> Robot:
-    """Connects the robot that a ROBOT.toml describes."""
-    return Robot.connect(
-        config.embodiment,
-        config.calibration,
-        config.port,
-        baud_rate=config.baud_rate,
-        rate_hz=config.rate_hz,
-    )
 
 
 @contextmanager

@@ -1,0 +1,308 @@
+// ControlLoop: one tick, and what other threads may ask and see.
+// SPDX-License-Identifier: Apache-2.0
+#include "control/control_loop.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/errors.hpp"
+#include "control/estop.hpp"
+#include "control/interpolator.hpp"
+
+namespace wallx {
+namespace {
+
+// enabling and torque limits happen at rest and take several exchanges: a few skipped periods do no harm
+constexpr Duration kEnableTime = std::chrono::milliseconds(100);
+constexpr double kSendShare = 0.9;  // of the period: the deadline of a command
+
+void require(bool ok, const char* what, double value) {
+  if (!ok)
+    throw ConfigError(std::string("control loop: ") + what + ", got " + std::to_string(value) +
+                      "; correct the loop's settings");
+}
+
+LoopConfig checked(LoopConfig config) {
+  require(config.rate_hz >= 10 && config.rate_hz <= 4000, "rate_hz must be 10 to 4000 Hz", config.rate_hz);
+  if (config.stale_hold.count() == 0) config.stale_hold = Seconds(3 / config.rate_hz);
+  require(config.stale_hold.count() >= 1 / config.rate_hz, "stale_hold must be at least one period [s]",
+          config.stale_hold.count());
+  require(config.stale_fault >= config.stale_hold && config.stale_fault.count() <= 10,
+          "stale_fault must be stale_hold to 10 s", config.stale_fault.count());
+  require(config.ramp_share > 0 && config.ramp_share <= 1, "ramp_share must be in (0..1]", config.ramp_share);
+  require(config.estop_torque_share > 0 && config.estop_torque_share <= 1,
+          "estop_torque_share must be in (0..1]", config.estop_torque_share);
+  require(config.read_share > 0 && config.read_share <= kSendShare, "read_share must be in (0..0.9]",
+          config.read_share);
+  require(config.priority >= 0 && config.priority <= 99, "priority must be 0 to 99", config.priority);
+  require(config.cpu >= -1 && config.cpu < 1024, "cpu must be -1 (any) or a processor's number", config.cpu);
+  require(config.ring_capacity >= 1 && config.ring_capacity <= 1u << 20, "ring_capacity must be 1 to 1048576",
+          static_cast<double>(config.ring_capacity));
+  return config;
+}
+
+Robot& present(const std::shared_ptr<Robot>& robot) {
+  if (!robot) throw ConfigError("control loop: no robot; connect one first");
+  return *robot;
+}
+
+Duration share_of(Duration period, double share) {
+  return Duration(static_cast<Duration::rep>(static_cast<double>(period.count()) * share));
+}
+
+}  // namespace
+
+ControlLoop::ControlLoop(std::shared_ptr<Robot> robot, const LoopConfig& config)
+    : robot_(std::move(robot)),
+      config_(checked(config)),
+      period_(std::chrono::round<Duration>(Seconds(1 / config_.rate_hz))),
+      origin_(config_.origin ? *config_.origin : Clock::now()),
+      watchdog_{std::chrono::round<Duration>(config_.stale_hold),
+                std::chrono::round<Duration>(config_.stale_fault)},
+      limiter_(present(robot_).embodiment().joints, present(robot_).serial(), to_seconds(period_)),
+      estops_seen_(estop_count()),
+      ring_(limiter_.num_joints(), config_.ring_capacity) {
+  feedback_.num_joints = limiter_.num_joints();
+  record_.num_joints = static_cast<std::uint32_t>(limiter_.num_joints());
+}
+
+ControlLoop::~ControlLoop() { stop(); }
+
+TimePoint ControlLoop::on_grid(TimePoint time) const noexcept {
+  const Duration since = time - origin_;
+  Duration::rep count = since / period_;
+  if (since > period_ * count) ++count;  // up; the division truncates toward zero
+  return origin_ + period_ * count;
+}
+
+const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
+  record_.tick = ++tick_;
+  record_.scheduled = now;
+  record_.lateness_us = static_cast<float>(to_seconds(lateness) * 1e6);
+  record_.has_command = record_.is_exact = record_.is_on_row = false;
+  record_.send = {};
+  record_.reasons.fill(0);
+  const std::size_t num_joints = limiter_.num_joints();
+
+  const TimePoint before = config_.clock();
+  record_.read = robot_->read(now + share_of(period_, config_.read_share), feedback_);
+  record_.read_us = static_cast<float>(to_seconds(config_.clock() - before) * 1e6);
+  if (record_.read.code == ErrorCode::bus_closed) is_bus_closed_ = true;
+  if (!record_.read.ok() && record_.read.code != ErrorCode::drive_error)
+    statistics_.add(LoopStatistics::stale_ticks);
+
+  std::uint8_t requests = requests_.exchange(0, std::memory_order_acq_rel);
+  if (const std::uint32_t estops = estop_count(); estops != estops_seen_) {
+    estops_seen_ = estops;
+    requests |= kRequestEstop;
+  }
+  const Plan* plan = plans_.in_force(now);
+  Playhead head;
+  if (plan) head = interpolate(*plan, now, {record_.target.data(), num_joints});
+  record_.finding = watch(watchdog_, {now, &feedback_, is_bus_closed_, plan != nullptr, head.is_exhausted});
+  const LoopState previous = machine_.state();
+  const Decision decision =
+      machine_.decide({requests, record_.finding, limiter_.is_at_rest(), was_on_target_});
+  if (decision.starts_generation) {
+    plans_.stop();
+    plan = nullptr;
+  }
+  if (machine_.state() == LoopState::hold && previous != LoopState::hold)
+    statistics_.add(LoopStatistics::holds);
+  if (previous != LoopState::idle && machine_.state() == LoopState::idle)
+    is_bus_closed_ = false;  // look again
+
+  record_.plan_sequence = plan ? plan->sequence : 0;
+  record_.row = plan ? static_cast<std::int32_t>(head.row) : -1;
+  record_.is_on_row = plan && head.is_on_row;
+  if (!plan) std::copy_n(limiter_.command().begin(), num_joints, record_.target.begin());
+
+  was_on_target_ = false;
+  if (decision.enables) {
+    enable(now);
+  } else if (decision.motion != Motion::none) {
+    LimitReasons reasons;
+    const bool follows = decision.motion == Motion::follow && plan;
+    if (follows) limiter_.set_velocity_share(machine_.state() == LoopState::ramp ? config_.ramp_share : 1.0);
+    SafeCommand command = follows ? limiter_.limit({record_.target.data(), num_joints}, tick_, reasons)
+                                  : limiter_.brake(tick_, reasons);
+    record_.has_command = true;
+    record_.is_exact =
+        follows && std::equal(command.position().begin(), command.position().end(), record_.target.begin());
+    was_on_target_ = record_.is_exact;
+    record_.reasons = reasons.joint;
+    statistics_.add_limited(reasons.any);
+    if (reasons.is_fault()) {
+      const auto at = std::find_if(reasons.joint.begin(), reasons.joint.end(),
+                                   [](std::uint8_t r) { return r & (kLimitNotFinite | kLimitStepCap); });
+      fail({Verdict::fault, reasons.any & kLimitStepCap ? Reason::step_cap : Reason::not_finite,
+            static_cast<std::int16_t>(at - reasons.joint.begin())});
+    }
+    if (!is_bus_closed_) send(std::move(command), now);
+  }
+  if (decision.lowers_torque && !is_bus_closed_) {
+    record_.send = robot_->limit_torque(config_.estop_torque_share, now + kEnableTime);
+    if (record_.send.ok()) machine_.torque_lowered();
+  }
+  publish();
+  return record_;
+}
+
+void ControlLoop::enable(TimePoint now) noexcept {
+  std::optional<SafeCommand> measured =
+      limiter_.reset({feedback_.position.data(), limiter_.num_joints()}, tick_);
+  if (!measured) return fail({Verdict::fault, Reason::not_finite, -1});
+  record_.has_command = true;
+  record_.send = robot_->enable(std::move(*measured), tick_, now + kEnableTime);
+  if (record_.send.ok() && machine_.is_torque_low()) {
+    record_.send = robot_->limit_torque(1.0, now + 2 * kEnableTime);
+    if (record_.send.ok()) machine_.torque_restored();
+  }
+  if (!record_.send.ok()) {
+    is_bus_closed_ = record_.send.code == ErrorCode::bus_closed;
+    return fail(
+        {Verdict::fault, is_bus_closed_ ? Reason::bus_closed : Reason::enable_failed, record_.send.joint});
+  }
+  last_sent_ = now;
+  machine_.enabled();
+}
+
+void ControlLoop::send(SafeCommand&& command, TimePoint now) noexcept {
+  const Result result = robot_->send(std::move(command), tick_, now + share_of(period_, kSendShare));
+  record_.send = result;
+  if (result.ok()) {
+    last_sent_ = now;
+    return;
+  }
+  statistics_.add(LoopStatistics::send_failures);
+  if (result.code == ErrorCode::bus_closed) {
+    is_bus_closed_ = true;
+    fail({Verdict::fault, Reason::bus_closed, result.joint});
+  } else if (result.code == ErrorCode::wrong_state || result.code == ErrorCode::out_of_range ||
+             now - last_sent_ > watchdog_.stale_fault) {
+    fail({Verdict::fault, Reason::send_failed, result.joint});
+  }
+}
+
+// an e-stop goes on over any fault but a closed bus: its torque limit must still be reached
+void ControlLoop::fail(const Finding& cause) noexcept {
+  record_.finding = cause;
+  if (machine_.state() == LoopState::estop && cause.reason != Reason::bus_closed) return;
+  if (machine_.fail(cause)) plans_.stop();
+}
+
+void ControlLoop::publish() noexcept {
+  const std::size_t num_joints = limiter_.num_joints();
+  record_.state = machine_.state();
+  record_.cause = machine_.cause();
+  record_.generation = plans_.generation();
+  const bool has_pose = machine_.is_enabled() || record_.has_command;
+  for (std::size_t j = 0; j < num_joints; ++j) {
+    record_.measured[j] = feedback_.position[j];
+    record_.command[j] = has_pose ? limiter_.command()[j] : feedback_.position[j];
+    record_.sample_age[j] = static_cast<float>(sample_age(feedback_, j, record_.scheduled));
+    record_.drive_error[j] = feedback_.drive_error[j];
+  }
+  remember();
+  statistics_.add(LoopStatistics::ticks);
+  statistics_.set_refused_plans(plans_.num_refused());
+  ring_.push(record_);
+  newest_.back() = record_;
+  newest_.publish();
+  state_.store(record_.state, std::memory_order_release);
+}
+
+// the last records, frozen from a fault to its reset
+void ControlLoop::remember() noexcept {
+  if (is_history_frozen_.load(std::memory_order_relaxed)) {
+    if (record_.state != LoopState::idle) return;
+    is_history_frozen_.store(false);
+    history_size_ = 0;
+  }
+  if (is_history_read_.load()) return;  // a reader that came before the thaw
+  history_[history_size_++ % kHistory] = record_;
+  if (record_.state == LoopState::fault) is_history_frozen_.store(true);
+}
+
+std::optional<FaultReport> ControlLoop::fault_report() const {
+  const std::lock_guard lock(history_mutex_);
+  is_history_read_.store(true);
+  std::optional<FaultReport> report;
+  if (is_history_frozen_.load()) {
+    const std::size_t count = std::min(history_size_, kHistory);
+    report.emplace();
+    report->records.reserve(count);
+    for (std::size_t i = history_size_ - count; i < history_size_; ++i)
+      report->records.push_back(history_[i % kHistory]);
+    const LoopRecord& last = report->records.back();
+    report->cause = last.cause;
+    report->read = last.read;
+    report->send = last.send;
+    report->at = last.scheduled;
+  }
+  is_history_read_.store(false);
+  return report;
+}
+
+std::uint64_t ControlLoop::submit(std::span<const double> rows, TimePoint start, Seconds step,
+                                  std::uint32_t generation) {
+  const std::lock_guard lock(submit_mutex_);
+  if (generation > plans_.generation())
+    throw ConfigError("plan of generation " + std::to_string(generation) +
+                      ", but the loop is in generation " + std::to_string(plans_.generation()) +
+                      "; read the loop's generation after a stop");
+  make_plan(plans_.back(), rows, robot_->embodiment().joints, on_grid(start), step, generation);
+  return plans_.publish();
+}
+
+bool ControlLoop::snapshot(LoopRecord& newest) const {
+  const std::lock_guard lock(read_mutex_);
+  has_newest_ |= newest_.take();
+  if (has_newest_) newest = newest_.held();
+  return has_newest_;
+}
+
+std::size_t ControlLoop::drain(std::span<LoopRecord> records) {
+  const std::lock_guard lock(read_mutex_);
+  std::size_t count = 0;
+  while (count < records.size() && ring_.pop(records[count])) ++count;
+  return count;
+}
+
+LoopCounters ControlLoop::counters() const noexcept {
+  LoopCounters counters = statistics_.counters();
+  counters.num_dropped_records = ring_.num_dropped();
+  return counters;
+}
+
+std::string fault_message(const FaultReport& report, const Embodiment& embodiment, const LoopConfig& config) {
+  const std::int16_t j = report.cause.joint;
+  std::string who = "a joint";
+  if (j >= 0 && static_cast<std::size_t>(j) < embodiment.joints.size())
+    who = "joint '" + embodiment.joints[j].name + "' (id " + std::to_string(embodiment.joints[j].id) + ")";
+  const std::string head = "the control loop stopped robot '" + embodiment.name + "': ";
+  switch (report.cause.reason) {
+    case Reason::bus_closed:
+      return head + "the bus is closed; check the cable, the adapter and its power, then connect again";
+    case Reason::stale_feedback: {
+      const double age = j >= 0 && !report.records.empty() ? report.records.back().sample_age[j] : 0;
+      return head + who + " has not answered for " + std::to_string(age) + " s, at most " +
+             std::to_string(config.stale_fault.count()) + " s (stale_fault); check its cable, id and power";
+    }
+    case Reason::not_finite:
+      return head + "the position of " + who + " is not a finite number; check its calibration";
+    case Reason::send_failed:
+      return head + "commands could not be sent (" + to_string(report.send.code) + ") for up to " +
+             std::to_string(config.stale_fault.count()) + " s; check the line";
+    case Reason::enable_failed:
+      return head + "enabling failed at " + who + " (" + to_string(report.send.code) + ", detail " +
+             std::to_string(report.send.detail) + "); check its power and error bits";
+    case Reason::step_cap:
+      return head + "a command of " + who +
+             " exceeded the largest step; this is a defect of the limiter: report it";
+    default:
+      return head + to_string(report.cause.reason);
+  }
+}
+
+}  // namespace wallx

@@ -1,0 +1,55 @@
+// Watchdog: says when rows, feedback or bus are late; pure.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "base/joint.hpp"
+#include "base/time.hpp"
+
+namespace wallx {
+
+enum class Verdict : std::uint8_t { ok, hold, fault };
+
+enum class Reason : std::uint8_t {
+  none,
+  no_plan,         // nothing was submitted since the last stop
+  plan_exhausted,  // the last row is over and nothing follows: a late chunk
+  requested,       // somebody asked
+  stale_feedback,  // a joint has not answered for too long
+  bus_closed,
+  not_finite,  // a NaN or infinite position, measured or wanted
+  send_failed,
+  enable_failed,
+  step_cap,  // the limiter's second check refused a command
+};
+const char* to_string(Verdict verdict) noexcept;
+const char* to_string(Reason reason) noexcept;
+
+struct WatchdogConfig {
+  Duration stale_hold;   // oldest sample to move on
+  Duration stale_fault;  // oldest sample to go on with at all
+};
+
+struct WatchdogInput {
+  TimePoint now;
+  const JointState* feedback = nullptr;
+  bool is_bus_closed = false;
+  bool has_plan = false;
+  bool is_plan_exhausted = false;
+};
+
+struct Finding {
+  Verdict verdict = Verdict::ok;
+  Reason reason = Reason::none;
+  std::int16_t joint = -1;  // the oldest sample's, -1: none in particular
+};
+
+// The worst finding: a closed bus, NaN and a very stale joint are faults; a stale joint and a missing or
+// exhausted plan are holds.
+Finding watch(const WatchdogConfig& config, const WatchdogInput& input) noexcept;
+
+// age of a joint's sample, never negative [s]
+double sample_age(const JointState& feedback, std::size_t joint, TimePoint now) noexcept;
+
+}  // namespace wallx

@@ -1,0 +1,167 @@
+// FakeRobot: a robot of ideal joints on a fake clock, with faults on command.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "control/control_loop.hpp"
+#include "hardware/robot.hpp"
+
+namespace wallx::test {
+
+inline Embodiment make_embodiment(std::size_t num_joints = 3) {
+  Embodiment embodiment;
+  embodiment.name = "fake";
+  embodiment.motor_family = "none";
+  for (std::size_t j = 0; j < num_joints; ++j) {
+    JointSpec joint;
+    joint.name = "joint" + std::to_string(j);
+    joint.id = static_cast<int>(j) + 1;
+    joint.limits = {-2, 2, 3, 20, 400};
+    embodiment.joints.push_back(joint);
+  }
+  return embodiment;
+}
+
+class FakeRobot final : public Robot {
+ public:
+  explicit FakeRobot(Embodiment embodiment = make_embodiment(), std::uint64_t serial = 42)
+      : embodiment_(std::move(embodiment)), serial_(serial) {
+    for (std::size_t j = 0; j < kMaxJoints; ++j) pose[j] = goal[j] = 0.1 * static_cast<double>(j + 1);
+  }
+
+  // script
+  TimePoint now{};         // set before each tick
+  int silent_joint = -1;   // does not answer
+  bool is_closed = false;  // the bus is gone
+  int nan_joint = -1;      // answers NaN
+  ErrorCode send_error = ErrorCode::ok;
+  bool refuses_enable = false;
+  double lag = 0.5;  // share of the way to the goal that a joint covers per read
+  // what happened
+  JointArray pose{}, goal{};
+  bool is_torque_on = false;
+  double torque_share = 1;
+  int num_enables = 0, num_sends = 0, num_torque_limits = 0;
+  std::vector<std::vector<double>> sent;  // the poses of enable() and send()
+  bool keeps_sent = true;                 // off where allocations are counted
+
+  const Embodiment& embodiment() const noexcept override { return embodiment_; }
+  std::uint64_t serial() const noexcept override { return serial_; }
+  void connect() override {}
+  void disconnect() noexcept override {}
+
+  Result read(TimePoint, JointState& state) noexcept override {
+    if (is_closed) return {ErrorCode::bus_closed, -1, 5};
+    state.num_joints = embodiment_.joints.size();
+    Result result;
+    for (std::size_t j = 0; j < state.num_joints; ++j) {
+      if (is_torque_on) pose[j] += lag * (goal[j] - pose[j]);
+      if (static_cast<int>(j) == silent_joint) {
+        result = {ErrorCode::timeout, static_cast<std::int16_t>(j), 0};
+        continue;
+      }
+      state.position[j] =
+          static_cast<int>(j) == nan_joint ? std::numeric_limits<double>::quiet_NaN() : pose[j];
+      state.sampled_at[j] = now;
+    }
+    return result;
+  }
+  Result send(SafeCommand&& command, std::uint64_t tick, TimePoint) noexcept override {
+    if (is_closed) return {ErrorCode::bus_closed, -1, 5};
+    if (send_error != ErrorCode::ok) return {send_error, -1, 0};
+    if (command.robot() != serial_ || command.tick() != tick || !is_torque_on)
+      return {ErrorCode::wrong_state, -1, 0};
+    ++num_sends;
+    const auto position = command.position();
+    for (std::size_t j = 0; j < position.size(); ++j) goal[j] = position[j];
+    if (keeps_sent) sent.emplace_back(position.begin(), position.end());
+    return {};
+  }
+  Result enable(SafeCommand&& measured, std::uint64_t tick, TimePoint) noexcept override {
+    if (is_closed) return {ErrorCode::bus_closed, -1, 5};
+    if (refuses_enable) return {ErrorCode::drive_error, 1, 32};
+    if (measured.robot() != serial_ || measured.tick() != tick) return {ErrorCode::wrong_state, -1, 0};
+    ++num_enables;
+    const auto position = measured.position();
+    for (std::size_t j = 0; j < position.size(); ++j) {
+      if (position[j] != pose[j]) return {ErrorCode::wrong_state, static_cast<std::int16_t>(j), 0};
+      goal[j] = position[j];
+    }
+    is_torque_on = true;
+    if (keeps_sent) sent.emplace_back(position.begin(), position.end());
+    return {};
+  }
+  Result limit_torque(double share, TimePoint) noexcept override {
+    if (is_closed) return {ErrorCode::bus_closed, -1, 5};
+    ++num_torque_limits;
+    torque_share = share;
+    return {};
+  }
+
+ private:
+  Embodiment embodiment_;
+  std::uint64_t serial_;
+};
+
+inline TimePoint no_clock() noexcept { return {}; }
+
+// a loop on a fake clock
+struct Bench {
+  std::shared_ptr<FakeRobot> robot;
+  LoopConfig config;
+  TimePoint now{std::chrono::seconds(1000)};
+  std::unique_ptr<ControlLoop> loop;
+  std::vector<LoopRecord> records;
+  bool keeps_records = true;
+
+  explicit Bench(double rate_hz = 200, std::shared_ptr<FakeRobot> r = std::make_shared<FakeRobot>())
+      : robot(std::move(r)) {
+    config.rate_hz = rate_hz;
+    config.origin = now;
+    config.clock = &no_clock;
+    loop = std::make_unique<ControlLoop>(robot, config);
+  }
+
+  const LoopRecord& tick(int count = 1) {
+    const LoopRecord* record = nullptr;
+    for (int i = 0; i < count; ++i) {
+      now += loop->period();
+      robot->now = now;
+      record = &loop->tick(now);
+      if (keeps_records) records.push_back(*record);
+    }
+    return *record;
+  }
+  // ticks until `state`; how many, or -1
+  int tick_until(LoopState state, int most) {
+    for (int i = 1; i <= most; ++i)
+      if (tick().state == state) return i;
+    return -1;
+  }
+  void enable() {
+    loop->request(kRequestEnable);
+    tick(2);
+  }
+  // every joint at `position` for so long
+  std::uint64_t go_to(double position, double seconds = 60) {
+    const std::vector<double> row(robot->embodiment().joints.size(), position);
+    return loop->submit(row, now, Seconds(seconds), loop->generation());
+  }
+  // joints on sines from the present command, at a fixed step
+  std::uint64_t wave(int num_rows, double step, double amplitude = 0.2, double lead = 0.0) {
+    const std::size_t num_joints = robot->embodiment().joints.size();
+    std::vector<double> rows;
+    for (int i = 0; i < num_rows; ++i)
+      for (std::size_t j = 0; j < num_joints; ++j)
+        rows.push_back(robot->goal[j] + amplitude * (1 - std::cos(3.0 * i * step)));
+    return loop->submit(rows, now + std::chrono::round<Duration>(Seconds(lead)), Seconds(step),
+                        loop->generation());
+  }
+};
+
+}  // namespace wallx::test

@@ -1,0 +1,275 @@
+// SafetyLimiter: its promises, as properties over thousands of random robots, targets and periods.
+// SPDX-License-Identifier: Apache-2.0
+#include "control/safety_limiter.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "base/errors.hpp"
+#include "check.hpp"
+#include "control/stop_profile.hpp"
+
+using namespace wallx;
+
+namespace {
+
+constexpr double kPi = 3.14159265358979323846;
+
+struct Random {
+  std::mt19937_64 engine;
+  explicit Random(std::uint64_t seed) : engine(seed) {}
+  double uniform(double low, double high) {
+    return std::uniform_real_distribution<double>(low, high)(engine);
+  }
+  double log_uniform(double low, double high) { return std::exp(uniform(std::log(low), std::log(high))); }
+  int below(int n) { return static_cast<int>(engine() % static_cast<std::uint64_t>(n)); }
+};
+
+JointSpec random_joint(Random& random) {
+  JointSpec joint;
+  joint.name = "joint";
+  const double middle = random.uniform(-1, 1), half = random.log_uniform(0.05, 3);
+  joint.limits = {middle - half, middle + half, random.log_uniform(0.1, 10), random.log_uniform(0.5, 100),
+                  random.log_uniform(5, 5000)};
+  return joint;
+}
+
+const double kPeriods[] = {0.001, 0.002, 0.004, 0.005, 0.01};
+
+struct Target {
+  int kind;
+  JointLimits limits;
+  double at, walk_step, frequency, amplitude, phase;
+  Target(Random& random, const JointLimits& l, double start)
+      : kind(random.below(6)),
+        limits(l),
+        at(start),
+        walk_step(random.log_uniform(1e-6, 0.1)),
+        frequency(random.log_uniform(0.05, 20)),
+        amplitude(random.uniform(0, 1.5) * (l.max_position - l.min_position)),
+        phase(random.uniform(0, 2 * kPi)) {}
+  double next(Random& random, int tick, double dt) {
+    const double span = limits.max_position - limits.min_position;
+    switch (kind) {
+      case 0:
+        return at += random.uniform(-walk_step, walk_step);  // random walk
+      case 1:
+        return random.below(200) == 0 ? at = random.uniform(-4, 4) : at;  // steps
+      case 2:
+        return limits.min_position + span / 2 + amplitude * std::sin(2 * kPi * frequency * tick * dt + phase);
+      case 3:
+        return random.uniform(limits.min_position - span, limits.max_position + span);  // jumps every tick
+      case 4:
+        return tick % 2 ? 1e6 : -1e6;  // absurd
+      default:
+        return random.below(50) == 0 ? at = (random.below(2) ? 10 : -10) : at;  // bang-bang, outside
+    }
+  }
+};
+
+// the largest excess of each limit over a run, as a share of the limit (position: [rad])
+struct Excess {
+  double position = 0, velocity = 0, acceleration = 0, jerk = 0;
+  double p = 0, v = 0, a = 0;
+  JointLimits limits;
+  double dt;
+  Excess(const JointLimits& l, double start, double period) : p(start), limits(l), dt(period) {}
+  void add(double next) {
+    const double nv = (next - p) / dt, na = (nv - v) / dt, j = (na - a) / dt;
+    const double noise = 4 * 2.3e-16 * (1 + std::abs(next));
+    position = std::max({position, next - limits.max_position, limits.min_position - next});
+    velocity = std::max(velocity, (std::abs(nv) - noise / dt) / limits.max_velocity - 1);
+    acceleration = std::max(acceleration, (std::abs(na) - 2 * noise / dt / dt) / limits.max_acceleration - 1);
+    jerk = std::max(jerk, (std::abs(j) - 4 * noise / dt / dt / dt) / limits.max_jerk - 1);
+    p = next, v = nv, a = na;
+  }
+};
+
+template <class Visit>
+void adversarial_runs(int num_runs, Visit visit) {
+  for (int run = 0; run < num_runs; ++run) {
+    Random random(1000 + run);
+    const JointSpec joint = random_joint(random);
+    const double dt = kPeriods[random.below(5)];
+    SafetyLimiter limiter({&joint, 1}, 7, dt);
+    double start = random.uniform(joint.limits.min_position, joint.limits.max_position);
+    if (random.below(10) == 0)
+      start = random.below(2) ? joint.limits.min_position : joint.limits.max_position;
+    REQUIRE(limiter.reset({&start, 1}, 0).has_value());
+    Target target(random, joint.limits, start);
+    Excess excess(joint.limits, start, dt);
+    int braking = 0;
+    for (int tick = 1; tick < 600; ++tick) {
+      LimitReasons reasons;
+      if (random.below(150) == 0) braking = random.below(60);
+      const double wanted = target.next(random, tick, dt);
+      const SafeCommand command =
+          braking-- > 0 ? limiter.brake(tick, reasons) : limiter.limit({&wanted, 1}, tick, reasons);
+      excess.add(command.position()[0]);
+      if (braking < 0 && reasons.any == 0) CHECK_EQ(command.position()[0], wanted);
+      CHECK_EQ(reasons.any & (kLimitYieldedJerk | kLimitYieldedAcceleration | kLimitStepCap), 0);
+    }
+    visit(excess, run);
+  }
+}
+
+constexpr int kRuns = 2500;
+
+}  // namespace
+
+TEST(never_exceeds_position) {
+  adversarial_runs(kRuns, [](const Excess& e, int) { CHECK(e.position <= 0); });
+}
+TEST(never_exceeds_velocity) {
+  adversarial_runs(kRuns, [](const Excess& e, int) { CHECK_NEAR(e.velocity, 0, 1e-9); });
+}
+TEST(never_exceeds_acceleration) {
+  adversarial_runs(kRuns, [](const Excess& e, int) { CHECK_NEAR(e.acceleration, 0, 1e-8); });
+}
+TEST(never_exceeds_jerk) {
+  adversarial_runs(kRuns, [](const Excess& e, int) { CHECK_NEAR(e.jerk, 0, 1e-6); });
+}
+
+// streams made by integrating random jerks; whenever a stop would break a limit, the stream follows the stop
+TEST(passes_a_feasible_target_through_bit_for_bit) {
+  int num_fast = 0, num_turned = 0;
+  for (int run = 0; run < 2000; ++run) {
+    Random random(50000 + run);
+    const JointSpec joint = random_joint(random);
+    const JointLimits& l = joint.limits;
+    const double dt = kPeriods[random.below(5)];
+    SafetyLimiter limiter({&joint, 1}, 7, dt);
+    double p = random.uniform(l.min_position, l.max_position), v = 0, a = 0;
+    REQUIRE(limiter.reset({&p, 1}, 0).has_value());
+    const double share = 1 - 1e-6;
+    const double max_v = l.max_velocity * share, max_a = l.max_acceleration * share,
+                 max_j = l.max_jerk * share;
+    double j = 0, fastest = 0;
+    for (int tick = 1; tick < 500; ++tick) {
+      if (random.below(20) == 0)
+        j = random.below(3) == 0 ? (random.below(2) ? max_j : -max_j) : random.uniform(-max_j, max_j);
+      double next_a = std::clamp(a + j * dt, -max_a, max_a);
+      const double next_v = v + next_a * dt;
+      const StopProfile stop = StopProfile::from(next_v, next_a, max_a, max_j, dt);
+      const double end = p + next_v * dt + stop.displacement() * max_j * dt * dt * dt;
+      const double back = p + next_v * dt + stop.sign * stop.backward_way() * max_j * dt * dt * dt;
+      if (std::abs(next_v) > max_v || stop.peak * max_j * dt * dt > max_v ||
+          std::max({end, back, p + next_v * dt}) > l.max_position - 1e-9 ||
+          std::min({end, back, p + next_v * dt}) < l.min_position + 1e-9) {
+        next_a = StopProfile::from(v, a, max_a, max_j, dt).first() * max_j * dt;
+        ++num_turned;
+      }
+      a = next_a, v += a * dt, p += v * dt;
+      fastest = std::max(fastest, std::abs(v));
+      LimitReasons reasons;
+      const SafeCommand command = limiter.limit({&p, 1}, tick, reasons);
+      CHECK_EQ(command.position()[0], p);
+      CHECK_EQ(int(reasons.any), 0);
+    }
+    num_fast += fastest > 0.5 * l.max_velocity;
+  }
+  CHECK(num_fast > 100);  // the streams come near the limits
+  CHECK(num_turned > 1000);
+}
+
+TEST(converges_to_a_still_target) {
+  int most_ticks = 0;
+  for (int run = 0; run < 2500; ++run) {
+    Random random(90000 + run);
+    const JointSpec joint = random_joint(random);
+    const JointLimits& l = joint.limits;
+    const double dt = kPeriods[random.below(5)];
+    SafetyLimiter limiter({&joint, 1}, 7, dt);
+    const double start = random.uniform(l.min_position, l.max_position);
+    REQUIRE(limiter.reset({&start, 1}, 0).has_value());
+    double goal = random.uniform(l.min_position, l.max_position);
+    if (random.below(4) == 0)
+      goal = std::clamp(start + random.uniform(-1, 1) * 0.01, l.min_position, l.max_position);
+    if (random.below(8) == 0) goal = random.below(2) ? l.min_position : l.max_position;
+    const double way = std::abs(goal - start);
+    const double side = goal > start ? 1 : -1;
+    // a step of one period's reach is taken at once and cannot be told from a moving target
+    const double allowed =
+        std::max(1e-9, way <= 2 * l.max_jerk * dt * dt * dt ? 2 * l.max_jerk * dt * dt * dt : 0.0);
+    const double time = way / l.max_velocity + 2 * l.max_velocity / l.max_acceleration +
+                        2 * std::sqrt(way / l.max_acceleration) + 4 * std::cbrt(way / l.max_jerk) +
+                        4 * l.max_acceleration / l.max_jerk;
+    const int bound = static_cast<int>(1.5 * time / dt) + 60;
+    int arrived = -1;
+    double overshoot = 0;
+    for (int tick = 1; tick <= bound + 300; ++tick) {
+      LimitReasons reasons;
+      const SafeCommand command = limiter.limit({&goal, 1}, tick, reasons);
+      overshoot = std::max(overshoot, side * (command.position()[0] - goal));
+      if (command.position()[0] != goal)
+        arrived = -1;
+      else if (arrived < 0)
+        arrived = tick;
+    }
+    CHECK(arrived >= 0 && arrived <= bound);
+    CHECK(overshoot <= allowed);
+    most_ticks = std::max(most_ticks, arrived);
+    if (!(arrived >= 0 && arrived <= bound && overshoot <= allowed))
+      std::printf("run %d dt %g way %g arrived %d bound %d overshoot %g V %g A %g J %g\n", run, dt, way,
+                  arrived, bound, overshoot, l.max_velocity, l.max_acceleration, l.max_jerk);
+  }
+  CHECK(most_ticks > 100);
+}
+
+namespace {
+
+// a target that moves; returns the tick from which on every command is the target, or -1
+template <class Motion>
+int caught_at(const JointSpec& joint, double dt, double start, int num_ticks, Motion motion) {
+  SafetyLimiter limiter({&joint, 1}, 7, dt);
+  REQUIRE(limiter.reset({&start, 1}, 0).has_value());
+  int caught = -1;
+  for (int tick = 1; tick <= num_ticks; ++tick) {
+    LimitReasons reasons;
+    const double target = motion(tick * dt);
+    const SafeCommand command = limiter.limit({&target, 1}, tick, reasons);
+    if (command.position()[0] != target)
+      caught = -1;
+    else if (caught < 0)
+      caught = tick;
+  }
+  return caught;
+}
+
+}  // namespace
+
+TEST(catches_up_with_a_moving_target) {
+  for (int run = 0; run < 2000; ++run) {
+    Random random(130000 + run);
+    JointSpec joint = random_joint(random);
+    JointLimits& l = joint.limits;
+    l.min_position = -1e3, l.max_position = 1e3;
+    const double dt = kPeriods[random.below(5)];
+    const double start = random.uniform(-1, 1), first = random.uniform(-1, 1);
+    const double way = 2, share = random.uniform(0.05, 0.6);
+    const double time = way / (l.max_velocity * (1 - share)) + 4 * l.max_velocity / l.max_acceleration +
+                        4 * std::sqrt(way / l.max_acceleration) + 6 * std::cbrt(way / l.max_jerk) +
+                        8 * l.max_acceleration / l.max_jerk;
+    const int bound = static_cast<int>(2 * time / dt) + 200;
+    int caught;
+    if (random.below(2)) {
+      const double v = (random.below(2) ? 1 : -1) * share * l.max_velocity;
+      caught = caught_at(joint, dt, start, bound + 200, [&](double t) { return first + v * t; });
+    } else {
+      // a sine whose velocity, acceleration and jerk are at most that share of the limits
+      const double amplitude = random.uniform(0.05, 1);
+      const double omega =
+          share * std::min({l.max_velocity / amplitude, std::sqrt(l.max_acceleration / amplitude),
+                            std::cbrt(l.max_jerk / amplitude)});
+      caught = caught_at(joint, dt, start, bound + 200,
+                         [&](double t) { return first + amplitude * std::sin(omega * t + 1); });
+    }
+    CHECK(caught > 0 && caught <= bound);
+    if (!(caught > 0 && caught <= bound))
+      std::printf("run %d dt %g caught %d bound %d share %g V %g A %g J %g\n", run, dt, caught, bound, share,
+                  l.max_velocity, l.max_acceleration, l.max_jerk);
+  }
+}

@@ -1,0 +1,266 @@
+// ConfigTest: every variant that is not run is refused by name; impossible values never reach the network.
+// SPDX-License-Identifier: Apache-2.0
+#include "model/config.hpp"
+
+#include "base/errors.hpp"
+#include "check.hpp"
+#include "tiny_checkpoint.hpp"
+
+namespace wallx::test {
+namespace {
+
+ModelConfig load(const std::string& text) {
+  const TemporaryFolder folder;
+  folder.write("config.json", text);
+  return ModelConfig::load(folder.path());
+}
+ModelConfig load(const ConfigText& config) { return load(config.text()); }
+
+ConfigText with(std::string_view key, std::string value) {
+  return TinyModel().config().set(key, std::move(value));
+}
+ConfigText with_vision(std::string_view key, std::string value) {
+  return with("vision_config", TinyModel().vision_config().set(key, std::move(value)).text());
+}
+ConfigText with_expert(const std::string& expert) {
+  return with("experts", join("[", TinyModel().expert_config(48), ", ", expert, "]"));
+}
+
+struct Refused {
+  std::string key, value;
+  const char* part;
+};
+
+// what the mixture-of-transformers checkpoints write beyond ours
+ConfigText mixture(const std::vector<std::pair<std::string, std::string>>& more) {
+  ConfigText config = TinyModel().config();
+  config.set("attention_moe", "true").set("norm_moe", "true").set("action_hidden_size", "16");
+  config.set("dim_inputs", "[32, 16]");
+  for (const auto& [key, value] : more) config.set(key, value);
+  return config;
+}
+
+}  // namespace
+
+TEST(reads_every_dimension) {
+  const ModelConfig c = load(TinyModel().config());
+  CHECK_EQ(c.architecture, "v1");
+  CHECK_EQ(c.hidden_size, 32);
+  CHECK_EQ(c.num_layers, 2);
+  CHECK_EQ(c.num_heads, 4);
+  CHECK_EQ(c.num_kv_heads, 2);
+  CHECK_EQ(c.head_dim, 8);
+  CHECK_EQ(c.rms_norm_eps, 1e-6f);
+  CHECK_EQ(c.rope_theta, 10000.0);
+  CHECK(c.mrope_section == (std::vector<std::int64_t>{1, 1, 2}));
+  CHECK(c.is_head_tied);
+  CHECK(c.expert_sizes == (std::vector<std::int64_t>{48, 24}));
+  CHECK_EQ(c.image_token_id, 30);
+  CHECK_EQ(c.video_token_id, 31);
+  CHECK_EQ(c.vision_start_token_id, 29);
+  CHECK_EQ(c.vision.depth, 2);
+  CHECK_EQ(c.vision.head_dim(), 8);
+  CHECK_EQ(c.vision.patch_width(), 24);
+  CHECK_EQ(c.vision.window_size, 8);
+  CHECK(c.vision.full_attention_blocks == std::vector<std::int64_t>{1});
+  CHECK_EQ(c.action_dim(), 4);
+  CHECK_EQ(c.state_dim(), 5);
+  CHECK(c.dof == (Slots{{"arm", 3}, {"gripper", 1}}));
+  CHECK(c.agent_pos == (Slots{{"arm", 3}, {"gripper", 2}}));
+  CHECK(c.unknown_keys.empty());
+}
+
+TEST(keys_that_may_be_absent_have_defaults) {
+  ConfigText config = TinyModel().config();
+  for (const char* key : {"head_dim", "tie_word_embeddings", "num_experts", "dim_inputs", "attention_moe",
+                          "mlp_moe", "hidden_act"})
+    config.erase(key);
+  const ModelConfig c = load(config);
+  CHECK_EQ(c.head_dim, 8);
+  CHECK(!c.is_head_tied);
+  ConfigText vision = TinyModel().vision_config();
+  CHECK_EQ(load(with("vision_config", vision.erase("in_chans").text())).vision.in_channels, 3);
+  CHECK_EQ(load(with("vision_config", vision.set("in_channels", "4").text())).vision.in_channels, 4);
+}
+
+TEST(every_missing_key_is_named) {
+  for (const char* key :
+       {"model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+        "rms_norm_eps", "rope_theta", "rope_scaling", "experts", "image_token_id", "video_token_id",
+        "vision_start_token_id", "vision_config", "agent_pos_config"})
+    CHECK_THROWS(load(TinyModel().config().erase(key)), CheckpointError, join(key, ": missing").c_str());
+  for (const char* key :
+       {"depth", "hidden_size", "num_heads", "intermediate_size", "patch_size", "temporal_patch_size",
+        "spatial_merge_size", "window_size", "out_hidden_size", "fullatt_block_indexes"})
+    CHECK_THROWS(load(with("vision_config", TinyModel().vision_config().erase(key).text())), CheckpointError,
+                 join("vision_config.", key, ": missing").c_str());
+  CHECK_THROWS(load(with("rope_scaling", "{}")), CheckpointError, "rope_scaling.mrope_section: missing");
+  CHECK_THROWS(load(with_expert(R"({"hidden_size": 32})")), CheckpointError,
+               "experts[1].intermediate_size: missing");
+  CHECK_THROWS(load(with_expert(R"({"intermediate_size": 24})")), CheckpointError,
+               "experts[1].hidden_size: missing");
+}
+
+TEST(variants_that_are_not_run_are_refused_by_name) {
+  CHECK_THROWS(load(mixture({{"mot_opt", "false"},
+                             {"use_adarms", "false"},
+                             {"use_state_string_representation", "true"},
+                             {"proj_with_mask", "true"}})),
+               CheckpointError, "this checkpoint is wall-oss-0.5");
+  // the published 0.5 has its slots elsewhere
+  CHECK_THROWS(load(mixture({{"mot_opt", "true"}}).erase("dof_config").erase("agent_pos_config")),
+               CheckpointError, "this checkpoint is wall-oss-0.5");
+  CHECK_THROWS(load(mixture({{"mot_opt", "true"}, {"use_adarms", "true"}})), CheckpointError,
+               "the adaptive-norm variant (use_adarms)");
+  CHECK_THROWS(load(mixture({{"causal_action_attention_mask", "true"}, {"state_hidden_size", "24"}})),
+               CheckpointError, "this checkpoint is wall-oss-flow-0.1");
+  CHECK_THROWS(load(mixture({})), CheckpointError, "it runs wall-oss-flow and wall-oss-fast");
+  CHECK_THROWS(load(with("norm_moe", "true")), CheckpointError, "norms per expert");
+  CHECK_THROWS(load(with("use_adarms", "true")), CheckpointError, "use_adarms");
+  // the head would predict the action itself, not its velocity
+  CHECK_THROWS(load(with("use_x_pred", "true")), CheckpointError, "use_x_pred");
+}
+
+TEST(other_networks_are_refused) {
+  CHECK_THROWS(load(with("model_type", "\"llama\"")), CheckpointError, "unknown architecture 'llama'");
+  CHECK_THROWS(load(with("model_type", "\"qwen2_vl\"")), CheckpointError, "unknown architecture 'qwen2_vl'");
+  CHECK_THROWS(load(with("model_type", "3")), CheckpointError, "model_type: expected a string");
+  CHECK_THROWS(load(TinyModel().config().erase("experts").erase("mlp_moe")), CheckpointError,
+               "without experts and dof_config is not a WALL-OSS checkpoint");
+  CHECK_THROWS(load(TinyModel().config().erase("dof_config")), CheckpointError, "not a WALL-OSS checkpoint");
+  CHECK_THROWS(load(with("mlp_moe", "false")), CheckpointError, "mlp_moe: false");
+}
+
+TEST(impossible_values_are_refused_with_their_bound) {
+  const Refused cases[] = {
+      {"hidden_size", "0", "hidden_size: 0 is outside [4, "},
+      {"hidden_size", "-32", "hidden_size: -32 is outside"},
+      {"hidden_size", "32.5", "hidden_size: expected a whole number"},
+      {"hidden_size", "\"32\"", "hidden_size: expected a number, found a string"},
+      {"hidden_size", "1e9", "is outside [4, "},
+      {"hidden_size", "33", "hidden_size"},  // the time embedding is half sine, half cosine
+      {"hidden_size", "2", "hidden_size"},
+      {"num_hidden_layers", "0", "num_hidden_layers: 0 is outside"},
+      {"num_attention_heads", "0", "num_attention_heads: 0 is outside"},
+      {"num_key_value_heads", "3", "num_key_value_heads: 3 does not divide num_attention_heads 4"},
+      {"head_dim", "7", "head_dim: 7 is odd"},
+      {"head_dim", "0", "head_dim: 0 is outside"},
+      {"head_dim", "10", "must be three numbers that add up to head_dim / 2 = 5"},
+      {"rms_norm_eps", "0", "rms_norm_eps"},
+      {"rms_norm_eps", "-1e-6", "rms_norm_eps"},
+      {"rms_norm_eps", "1e-300", "rms_norm_eps"},  // zero as a float
+      {"rms_norm_eps", "1e300", "rms_norm_eps"},
+      {"rope_theta", "0", "rope_theta"},
+      {"rope_theta", "-1", "rope_theta"},
+      {"rope_theta", "1e300", "rope_theta"},
+      {"rope_theta", "null", "rope_theta: expected a number, found null"},
+      {"rope_scaling", R"({"mrope_section": [2, 2]})", "must be three numbers"},
+      {"rope_scaling", R"({"mrope_section": [1, 1, 1]})", "must be three numbers"},
+      {"rope_scaling", R"({"mrope_section": [1, 1, 1, 1]})", "must be three numbers"},
+      {"rope_scaling", R"({"mrope_section": [-4, 4, 4]})", "must be three numbers"},
+      {"rope_scaling", R"({"mrope_section": "1 1 2"})", "rope_scaling.mrope_section: expected an array"},
+      {"rope_scaling", R"({"type": "yarn", "mrope_section": [1, 1, 2]})", "'yarn' is not supported"},
+      {"rope_scaling", R"({"rope_type": "dynamic", "mrope_section": [1, 1, 2]})",
+       "'dynamic' is not supported"},
+      {"hidden_act", "\"gelu\"", "hidden_act: 'gelu' is not supported, expected 'silu'"},
+      {"use_sliding_window", "true", "use_sliding_window: true is not supported"},
+      {"image_token_id", "-1", "image_token_id: -1 is outside [0, "},
+      {"tie_word_embeddings", "1", "tie_word_embeddings: expected a boolean"},
+      {"num_experts", "3", "num_experts: 3"},
+      {"experts", "[]", "experts: 0 given, expected 2"},
+      {"experts", "{}", "experts: expected an array"},
+      {"experts", "[1, 2]", "experts[0].intermediate_size: missing"},
+      {"dim_inputs", "[32, 16]", "dim_inputs: 16, expected hidden_size 32"},
+      {"dim_inputs", "[32]", "dim_inputs"},
+      {"dof_config", "{}", "dof_config: is empty"},
+      {"dof_config", "[3]", "dof_config: expected an object"},
+      {"dof_config", R"({"arm": 0})", "dof_config: arm has width 0, expected 1 to 4096"},
+      {"dof_config", R"({"arm": 5000})", "arm has width 5000"},
+      {"dof_config", R"({"arm": 3, "arm": 3})", "key 'arm' stands twice"},
+      {"agent_pos_config", R"({"arm": 1.5})", "agent_pos_config: expected a whole number"},
+      {"vision_config", "[]", "vision_config.depth: missing"},
+  };
+  for (const Refused& c : cases) CHECK_THROWS(load(with(c.key, c.value)), CheckpointError, c.part);
+  // without head_dim it is hidden_size / heads
+  CHECK_THROWS(load(with("num_attention_heads", "6").erase("head_dim")), CheckpointError,
+               "num_attention_heads");
+  CHECK_THROWS(load(with("num_attention_heads", "64")
+                        .set("rope_scaling", R"({"mrope_section": [0, 0, 0]})")
+                        .erase("head_dim")),
+               CheckpointError, "num_attention_heads");
+}
+
+TEST(impossible_vision_values_are_refused_with_their_bound) {
+  const Refused cases[] = {
+      {"depth", "0", "vision_config.depth: 0 is outside"},
+      {"hidden_size", "18",
+       "vision_config.num_heads: 2 heads do not divide hidden_size 18 into multiples of 4"},
+      {"num_heads", "3", "3 heads do not divide"},
+      {"num_heads", "16", "16 heads do not divide"},
+      {"patch_size", "0", "vision_config.patch_size: 0 is outside"},
+      {"patch_size", "2000", "vision_config.patch_size: 2000 is outside"},
+      {"in_chans", "16777216", "vision_config.in_chans: 16777216 is outside"},
+      {"in_channels", "16777216", "vision_config.in_channels: 16777216 is outside"},
+      {"temporal_patch_size", "16777216", "vision_config.temporal_patch_size: 16777216 is outside"},
+      {"spatial_merge_size", "4194304", "vision_config.spatial_merge_size: 4194304 is outside"},
+      {"window_size", "10", "vision_config.window_size: 10 px is not a multiple"},
+      {"window_size", "2", "vision_config.window_size: 2 px is not a multiple"},
+      {"out_hidden_size", "16", "vision_config.out_hidden_size: 16, expected hidden_size 32"},
+      {"hidden_act", "\"quick_gelu\"", "vision_config.hidden_act: 'quick_gelu' is not supported"},
+      {"fullatt_block_indexes", "1", "vision_config.fullatt_block_indexes: expected an array"},
+  };
+  for (const Refused& c : cases) CHECK_THROWS(load(with_vision(c.key, c.value)), CheckpointError, c.part);
+}
+
+TEST(impossible_experts_are_refused) {
+  CHECK_THROWS(load(with_expert(R"({"hidden_size": 16, "intermediate_size": 24})")), CheckpointError,
+               "experts[1].hidden_size: 16, expected hidden_size 32");
+  CHECK_THROWS(load(with_expert(R"({"hidden_size": 32, "intermediate_size": 0})")), CheckpointError,
+               "experts[1].intermediate_size: 0 is outside");
+  CHECK_THROWS(load(with_expert(R"({"hidden_size": 32, "intermediate_size": 24, "hidden_act": "relu"})")),
+               CheckpointError, "experts[1].hidden_act: 'relu' is not supported");
+}
+
+TEST(unknown_keys_are_reported_and_not_refused) {
+  const ModelConfig c =
+      load(with("frobnicate", "[1]").set("action_horizon_fancy", "32").set("vocab_size", "7"));
+  CHECK(c.unknown_keys == (std::vector<std::string>{"frobnicate", "action_horizon_fancy"}));
+}
+
+TEST(files_that_are_not_a_config_are_refused) {
+  const TemporaryFolder folder;
+  CHECK_THROWS(ModelConfig::load(folder.path()), CheckpointError, "config.json: cannot open");
+  CHECK_THROWS(ModelConfig::load(folder.file("absent")), CheckpointError, "config.json: cannot open");
+  CHECK_THROWS(load(std::string()), CheckpointError, "config.json: not valid JSON");
+  CHECK_THROWS(load(std::string("{\"a\": }")), CheckpointError, "at byte 6");
+  CHECK_THROWS(load(std::string("[]")), CheckpointError, "config.json: not a JSON object");
+  CHECK_THROWS(load(std::string("{}")), CheckpointError, "model_type: missing");
+}
+
+// either a usable config or a CheckpointError: values taken from other places of the same file
+TEST(configs_with_swapped_values_load_or_throw_and_nothing_else) {
+  std::mt19937 random(5);
+  const auto members = TinyModel().config().members();
+  const char* odd[] = {"null", "true", "-1", "0", "1e15", "16777216", "[]", "{}", "\"\"", "[1, 2, 3]", "0.5"};
+  const TemporaryFolder folder;
+  int refused = 0;
+  for (int round = 0; round < 3000; ++round) {
+    ConfigText config(members);
+    for (auto edits = random() % 3 + 1; edits > 0; --edits) {
+      const auto& key = members[random() % members.size()].first;
+      config.set(key,
+                 random() % 2 ? odd[random() % std::size(odd)] : members[random() % members.size()].second);
+    }
+    folder.write("config.json", config.text());
+    try {
+      const ModelConfig c = ModelConfig::load(folder.path());
+      CHECK(c.head_dim >= 2 && c.action_dim() > 0 && c.state_dim() > 0 && c.vision.patch_width() > 0);
+    } catch (const CheckpointError& error) {
+      ++refused;
+      CHECK(std::strstr(error.what(), folder.path().c_str()) != nullptr);
+    }
+  }
+  CHECK(refused > 1000);
+}
+
+}  // namespace wallx::test
