@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from test_layering import NOT_OPEN, TABLE
+from test_layering import TABLE
 
 from wallx_edge.cli import VERBS, main
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.robot_config import RobotConfig
-from wallx_edge.sim import SimProcess, so101
+from wallx_edge.sim import SimProcess, read_log, so101, state_trace
 from wallx_edge.synth import synth
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,8 +31,6 @@ READMES = ("README.md", "README.zh.md")
 MADE = (".venv/", "build/", "out/")
 # kinds of files: of a checkpoint, an embodiment or a user's robot
 KINDS = {"calibration.json", "checkpoint/", "config.json", "embodiment.toml", "robot.toml", "my_arm.json"}
-
-needs_loop = pytest.mark.skipif("cpp/control" in NOT_OPEN, reason="the control loop is not in the tree yet")
 
 
 class Block(NamedTuple):
@@ -113,7 +111,7 @@ def paths(text: str) -> list[str]:
 
 
 def is_there(path: str) -> bool:
-    if path in KINDS or path.startswith(MADE) or path.rstrip("/") in NOT_OPEN:
+    if path in KINDS or path.startswith(MADE):
         return True
     return (ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).exists()
 
@@ -232,10 +230,7 @@ def test_the_chunk_block_runs(
     assert names["chunk"].layout.is_joint_space  # type: ignore[attr-defined]
 
 
-@needs_loop
 def test_the_robot_block_moves_the_arm(workplace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from wallx_edge.sim import read_log, state_trace
-
     monkeypatch.chdir(workplace)
     log = tmp_path / "emulator.jsonl"
     with SimProcess("so101", link=workplace / "arm", log=log):
@@ -258,7 +253,6 @@ def background(words: list[str], folder: Path) -> Iterator[None]:
     assert process.returncode == 0
 
 
-@needs_loop
 def test_the_commands_work_in_their_order(tmp_path: Path) -> None:
     (text,) = blocks("README.md", "toml")
     (tmp_path / "robot.toml").write_text(text, encoding="utf-8")
