@@ -18,7 +18,8 @@ namespace wallx {
 namespace {
 
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
-using Integers = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
+// no forced cast: numbers with a fraction are no token ids
+using Integers = py::array_t<std::int64_t, py::array::c_style>;
 
 std::span<const float> view(const Floats& array) {
   return {array.data(), static_cast<std::size_t>(array.size())};

@@ -53,6 +53,9 @@ void register_errors(py::module_& m) {
       add(m, "SafetyStop", "The control loop stopped the robot; carries the last states and commands.",
           {classes.wallx});
 
+  // set by who raises it from a control loop
+  if (PyObject_SetAttrString(classes.safety_stop, "records", Py_None) != 0) throw py::error_already_set();
+
   py::register_exception_translator([](std::exception_ptr pointer) {
     // the most derived class first
     try {

@@ -26,6 +26,20 @@ void require_finite(const char* what, std::span<const float> values) {
 
 }  // namespace
 
+class Context::Use {
+ public:
+  explicit Use(const Context& context) : context_(context) {
+    if (context_.is_in_use_->exchange(true, std::memory_order_acquire))
+      throw WallxError("this context is computing on another thread; give every thread a context of its own");
+  }
+  ~Use() { context_.is_in_use_->store(false, std::memory_order_release); }
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+
+ private:
+  const Context& context_;
+};
+
 Context::Context(std::shared_ptr<const WallOss> model, std::int64_t max_tokens, RopeLayout rope_layout)
     : model_(std::move(model)), rope_layout_(rope_layout) {
   if (max_tokens < 1 || max_tokens > 131072)
@@ -55,6 +69,7 @@ void Context::rotary_at(std::int64_t first, std::int64_t count) {
 }
 
 void Context::prefill(const Prompt& prompt, Trace* trace) {
+  const Use use(*this);
   length_ = 0;
   const ModelConfig& config = model_->config();
   const std::int64_t width = config.hidden_size;
@@ -127,6 +142,7 @@ void Context::prefill(const Prompt& prompt, Trace* trace) {
 
 void Context::denoise(std::span<float> actions, std::span<const float> mask, std::int64_t horizon,
                       const FlowOptions& options, FlowSteps* steps, Trace* trace) {
+  const Use use(*this);
   require_prompt("denoise");
   const ModelConfig& config = model_->config();
   if (horizon < 1 || horizon > max_tokens() - length_)
@@ -168,12 +184,16 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
 }
 
 void Context::logits(std::span<float> out) const {
+  const Use use(*this);
   require_prompt("logits");
   require_size("logits", out.size(), model_->language().vocab_size());
   model_->language().logits(last_normed_.data(), out.data());
+  for (float value : out)
+    if (!std::isfinite(value)) throw WallxError("the network produced a score that is not finite");
 }
 
 void Context::decode(std::int64_t id) {
+  const Use use(*this);
   require_prompt("decode");
   require_id(id);
   if (length_ + 1 > max_tokens())

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -27,8 +28,8 @@ struct FlowSteps {
   std::vector<float> v;  // velocity of each step  (steps, horizon x action_dim)
 };
 
-// Not for use by two threads at once; different contexts of one model are. Every call blocks while it
-// computes.
+// Not for use by two threads at once: the second call throws WallxError and changes nothing. Different contexts of
+// one model are. Every call blocks while it computes.
 class Context {
  public:
   // max_tokens bounds prompt + horizon or prompt + generated text. Throws ConfigError when it is
@@ -51,13 +52,16 @@ class Context {
   void denoise(std::span<float> actions, std::span<const float> mask, std::int64_t horizon,
                const FlowOptions& options, FlowSteps* steps = nullptr, Trace* trace = nullptr);
 
-  // Next-token scores after the last token  (vocab_size). Throws ConfigError: empty, out has another size.
+  // Next-token scores after the last token  (vocab_size). Throws ConfigError: empty, out has another size;
+  // WallxError: a score is not finite.
   void logits(std::span<float> out) const;
   // Appends one text token and computes its state. Throws ConfigError: empty, full, id outside the
   // vocabulary; then nothing is changed.
   void decode(std::int64_t id);
 
  private:
+  class Use;  // one call at a time
+
   void require_prompt(const char* call) const;
   void require_id(std::int64_t id) const;
   void rotary_at(std::int64_t first, std::int64_t count);
@@ -73,6 +77,7 @@ class Context {
   std::vector<float> last_normed_;  // final norm of the last text token  (hidden_size)
   std::int64_t length_ = 0;
   std::int64_t next_position_ = 0;  // on all three axes
+  std::unique_ptr<std::atomic<bool>> is_in_use_ = std::make_unique<std::atomic<bool>>(false);
 };
 
 }  // namespace wallx

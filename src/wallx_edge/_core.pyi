@@ -15,7 +15,8 @@ class DeviceError(WallxError): ...
 class BusError(WallxError): ...
 class BusTimeout(BusError, TimeoutError): ...
 class CalibrationError(WallxError): ...
-class SafetyStop(WallxError): ...
+class SafetyStop(WallxError):
+    records: LoopColumns | None  # the loop's last states and commands
 
 # --- engine
 
@@ -347,7 +348,7 @@ class LoopFaultReport(TypedDict):
     records: LoopColumns  # the last 64 ticks
 
 class ControlLoop:
-    """The only writer of a robot's motors; its thread never takes the GIL. Every method may be called from any thread."""
+    """The only writer of a robot's motors; its thread never takes the GIL. Any thread may call any method."""
 
     def __init__(
         self,
