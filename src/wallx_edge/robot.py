@@ -97,7 +97,10 @@ class Robot:
         Raises:
             SafetyStop: the motors could not be enabled.
         """
-        self.loop.enable()
+        if self.loop.state == "hold":
+            self.loop.resume()
+        else:
+            self.loop.enable()
         deadline = time.monotonic() + ENABLE_TIMEOUT
         while self.loop.state == "idle":
             if time.monotonic() > deadline:
