@@ -3,7 +3,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
 #include <span>
+#include <string>
 
 #include "base/errors.hpp"
 #include "bindings/core/register.hpp"
@@ -21,6 +23,24 @@ using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
 // no forced cast: numbers with a fraction are no token ids
 using Integers = py::array_t<std::int64_t, py::array::c_style>;
 
+// any array or nested list of numbers; a conversion that would lose more than precision is refused
+template <class Array>
+Array to_numbers(const char* name, const py::object& object, const char* kinds, const char* wanted) {
+  const py::array array = py::array::ensure(object);
+  if (!array) throw ConfigError(std::string(name) + " is not an array");
+  const char kind = array.dtype().kind();
+  if (array.size() > 0 && !std::strchr(kinds, kind))
+    throw ConfigError(std::string(name) + " has dtype " + std::string(py::str(array.dtype())) +
+                      ", expected " + wanted);
+  return Array::ensure(array);
+}
+Floats to_floats(const char* name, const py::object& object) {
+  return to_numbers<Floats>(name, object, "fiub", "floats");
+}
+Integers to_integers(const char* name, const py::object& object) {
+  return to_numbers<Integers>(name, object, "iub", "whole numbers");
+}
+
 std::span<const float> view(const Floats& array) {
   return {array.data(), static_cast<std::size_t>(array.size())};
 }
@@ -35,7 +55,8 @@ py::array_t<T> to_array(const std::vector<T>& data, const std::vector<py::ssize_
   return out;
 }
 
-std::vector<Grid> to_grids(const Integers& array) {
+std::vector<Grid> to_grids(const py::object& object) {
+  const Integers array = to_integers("grids", object);
   if (array.size() == 0) return {};
   if (array.ndim() != 2 || array.shape(1) != 3) throw ConfigError("grids must have shape (pictures, 3)");
   std::vector<Grid> grids;
@@ -183,9 +204,13 @@ void register_context(py::module_& m) {
       .def_property_readonly("max_tokens", &Context::max_tokens)
       .def(
           "prefill",
-          [](Context& self, const Integers& ids, const Floats& pixels, const Integers& grids,
-             std::int64_t state_token_id, const Floats& state, const Floats& state_mask,
-             bool is_traced) -> py::object {
+          [](Context& self, const py::object& ids_like, const py::object& pixels_like,
+             const py::object& grids, std::int64_t state_token_id, const py::object& state_like,
+             const py::object& mask_like, bool is_traced) -> py::object {
+            const Integers ids = to_integers("ids", ids_like);
+            const Floats pixels = to_floats("pixels", pixels_like);
+            const Floats state = to_floats("state", state_like);
+            const Floats state_mask = to_floats("state_mask", mask_like);
             const std::vector<Grid> parsed = to_grids(grids);
             const Prompt prompt{view(ids),      view(pixels), parsed,
                                 state_token_id, view(state),  view(state_mask)};
@@ -202,8 +227,10 @@ void register_context(py::module_& m) {
           py::kw_only(), py::arg("trace") = false)
       .def(
           "denoise",
-          [](Context& self, const Floats& noise, const Floats& dof_mask, std::int64_t num_steps,
+          [](Context& self, const py::object& noise_like, const py::object& mask_like, std::int64_t num_steps,
              const std::string& attention, const std::string& time_grid, bool is_traced) -> py::object {
+            const Floats noise = to_floats("noise", noise_like);
+            const Floats dof_mask = to_floats("dof_mask", mask_like);
             const FlowOptions options = to_options(num_steps, attention, time_grid);
             if (noise.ndim() != 2) throw ConfigError("noise must have shape (horizon, action_dim)");
             std::vector<float> actions(noise.data(), noise.data() + noise.size());
@@ -241,7 +268,10 @@ void register_context(py::module_& m) {
 void register_positions(py::module_& m) {
   m.def(
       "mrope_positions",
-      [](const Integers& ids, const Integers& mask, const Integers& grids, const ModelConfig& config) {
+      [](const py::object& ids_like, const py::object& mask_like, const py::object& grids,
+         const ModelConfig& config) {
+        const Integers ids = to_integers("ids", ids_like);
+        const Integers mask = to_integers("mask", mask_like);
         if (ids.ndim() != 2 || mask.ndim() != 2 || ids.shape(0) != mask.shape(0) ||
             ids.shape(1) != mask.shape(1))
           throw ConfigError("ids and mask must both have shape (batch, tokens)");
@@ -264,7 +294,7 @@ void register_positions(py::module_& m) {
       py::arg("ids"), py::arg("mask"), py::arg("grids"), py::arg("config"));
   m.def(
       "window_order",
-      [](const Integers& grids, const ModelConfig& config) {
+      [](const py::object& grids, const ModelConfig& config) {
         const WindowOrder order = window_order(to_grids(grids), config.vision);
         return py::make_tuple(to_array(order.index, {static_cast<py::ssize_t>(order.index.size())}),
                               to_array(order.offsets, {static_cast<py::ssize_t>(order.offsets.size())}));
@@ -272,7 +302,8 @@ void register_positions(py::module_& m) {
       py::arg("grids"), py::arg("config"));
   m.def(
       "rotary_tables",
-      [](const Integers& positions, const ModelConfig& config, const std::string& layout) {
+      [](const py::object& positions_like, const ModelConfig& config, const std::string& layout) {
+        const Integers positions = to_integers("positions", positions_like);
         if (positions.ndim() != 2 || positions.shape(0) != 3)
           throw ConfigError("positions must have shape (3, tokens)");
         const py::ssize_t tokens = positions.shape(1);
@@ -288,7 +319,10 @@ void register_positions(py::module_& m) {
       py::arg("positions"), py::arg("config"), py::arg("rope_layout") = "hf");
   m.def(
       "apply_rotary",
-      [](const Floats& x, const Floats& cos, const Floats& sin) {
+      [](const py::object& x_like, const py::object& cos_like, const py::object& sin_like) {
+        const Floats x = to_floats("x", x_like);
+        const Floats cos = to_floats("cos", cos_like);
+        const Floats sin = to_floats("sin", sin_like);
         if (x.ndim() != 3 || cos.ndim() != 2 || sin.ndim() != 2 || cos.shape(0) != x.shape(0) ||
             cos.shape(1) != x.shape(2) || sin.shape(0) != cos.shape(0) || sin.shape(1) != cos.shape(1))
           throw ConfigError("x must have shape (tokens, heads, head_dim), cos and sin (tokens, head_dim)");

@@ -55,7 +55,16 @@ class ActionMap:
         return np.ascontiguousarray(chunk.rows[:, self._action])
 
     def model_state(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Measured joint positions [rad] (joints,) in the order of the model's state   (state_dim,)"""
+        """Measured joint positions [rad] (joints,) in the order of the model's state   (state_dim,)
+
+        Raises:
+            ConfigError: another number of positions.
+        """
+        if np.shape(positions) != (len(self._joints),):
+            raise ConfigError(
+                f"joint positions have shape {np.shape(positions)}, expected ({len(self._joints)},): "
+                f"{', '.join(self._joints)}"
+            )
         state = np.empty(len(self._joints))
         state[self._state] = positions
         return state

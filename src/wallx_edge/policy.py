@@ -60,6 +60,20 @@ class PolicyConfig:
             raise ConfigError(f"policy.horizon is {self.horizon}, expected 1 to 128 rows")
         if not 0 < self.step <= 1:
             raise ConfigError(f"policy.step is {self.step}, expected more than 0 and at most 1 s")
+        if self.resolution < 1 and self.resolution != -1:
+            raise ConfigError(f"policy.resolution is {self.resolution}, expected 1 px or more, or -1 for no resize")
+        for key, value, choices in (
+            ("attention", self.attention, ("bidirectional", "causal")),
+            ("time_grid", self.time_grid, ("intervals", "legacy")),
+            ("rope_layout", self.rope_layout, ("hf", "contiguous")),
+        ):
+            if value not in choices:
+                raise ConfigError(f"policy.{key} is {value!r}, expected {' or '.join(choices)}")
+        fewest = 2 if self.time_grid == "legacy" else 1
+        if not fewest <= self.num_steps <= 1000:
+            raise ConfigError(f"policy.num_steps is {self.num_steps}, expected {fewest} to 1000 ({self.time_grid})")
+        if self.seed < 0:
+            raise ConfigError(f"policy.seed is {self.seed}, expected 0 or more")
 
 
 class Policy:

@@ -91,7 +91,7 @@ class RobotConfig:
         robot = top.table("robot")
         robot.check_keys(("embodiment",), ("calibration", "unit"))
         embodiment = robot.text("embodiment")
-        if embodiment.endswith(".toml"):
+        if embodiment.endswith(".toml") or "/" in embodiment:
             embodiment = str(base / embodiment)
         if ("calibration" in robot.values) == ("unit" in robot.values):
             raise robot.fail("calibration", "and unit: exactly one of them must be given")
@@ -113,16 +113,23 @@ class RobotConfig:
         options = ("resolution", "horizon", "step", "statistics", "num_steps", "attention", "time_grid")
         policy.check_keys(("checkpoint",), (*options, "rope_layout", "execute_rows", "seed"))
         defaults = PolicyConfig()
+        resolution = policy.integer("resolution", -1, 4096, defaults.resolution)
+        if resolution == 0:
+            raise policy.fail("resolution", "is 0, must be 1..4096, or -1 for no resize")
+        step = policy.positive("step", "s", defaults.step)
+        if step > 1:
+            raise policy.fail("step", f"is {step:g} s, must be at most 1 s")
+        time_grid = policy.choice("time_grid", ("intervals", "legacy"), defaults.time_grid)
         horizon = policy.integer("horizon", 2, 128, defaults.horizon)
         config = PolicyConfig(
             cameras=tuple(cameras),
-            resolution=policy.integer("resolution", -1, 4096, defaults.resolution),
+            resolution=resolution,
             horizon=horizon,
-            step=policy.positive("step", "s", defaults.step),
+            step=step,
             statistics=policy.text("statistics") if "statistics" in policy.values else None,
-            num_steps=policy.integer("num_steps", 1, 1000, defaults.num_steps),
+            num_steps=policy.integer("num_steps", 2 if time_grid == "legacy" else 1, 1000, defaults.num_steps),
             attention=cast(Any, policy.choice("attention", ("bidirectional", "causal"), defaults.attention)),
-            time_grid=cast(Any, policy.choice("time_grid", ("intervals", "legacy"), defaults.time_grid)),
+            time_grid=cast(Any, time_grid),
             rope_layout=cast(Any, policy.choice("rope_layout", ("hf", "contiguous"), defaults.rope_layout)),
             seed=policy.integer("seed", 0, 2**63 - 1, defaults.seed),
         )

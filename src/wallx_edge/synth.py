@@ -107,7 +107,8 @@ def synth(
         dtype: of the file.
 
     Raises:
-        ConfigError: an unknown size or dtype, no joint, or a folder that is not empty.
+        ConfigError: an unknown size or dtype, a seed below 0, no joint or too many for the size, a rest position
+            that is not finite, no name for the statistics, or a folder that is not empty or cannot be made.
     """
     if size not in SIZES:
         raise ConfigError(f"unknown size {size!r}; there are: {', '.join(SIZES)}")
@@ -115,11 +116,23 @@ def synth(
         raise ConfigError(f"unknown dtype {dtype!r}; there are: {', '.join(_DTYPES)}")
     if not rest_pose:
         raise ConfigError("no joint to make a checkpoint for")
+    dims = SIZES[size]
+    if dims.hidden < 2 * len(rest_pose) + 8:
+        raise ConfigError(f"{len(rest_pose)} joints are too many for a hidden size of {dims.hidden} ({size})")
+    for joint, position in rest_pose.items():
+        if not np.isfinite(position):
+            raise ConfigError(f"rest position of {joint} is {position}, expected a finite number [rad]")
+    if not statistics:
+        raise ConfigError("the statistics need a name, such as the robot's")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}, expected 0 or more")
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder; name another one or remove it")
-    folder.mkdir(parents=True, exist_ok=True)
-    dims = SIZES[size]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made: {error.strerror or error}") from error
     _write_json(folder / "config.json", _config(dims, list(rest_pose)))
     _write_json(folder / "preprocessor_config.json", _PREPROCESSOR)
     _write_tokenizer(folder)
@@ -351,8 +364,6 @@ def _action_head(size: Size, dof: int, random: np.random.Generator) -> Iterator[
     x is.
     """
     width = size.hidden
-    if width < 2 * dof + 8:
-        raise ConfigError(f"{dof} joints are too many for a hidden size of {width}")
     w1 = np.zeros((width, 2 * dof), np.float32)
     w1[:dof, :dof] = np.eye(dof)
     w2 = np.zeros((width, 2 * width), np.float32)

@@ -96,9 +96,15 @@ class Table:
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number."""
         value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.fail(key, f"is {value!r}, must be a finite number")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number may have any number of digits
+            number = math.inf
+        if not math.isfinite(number):
+            raise self.fail(key, f"is {value!r:.40}, must be a finite number")
+        return number
 
     def positive(self, key: str, unit: str, default: float | None = None) -> float:
         """A number above 0."""

@@ -87,7 +87,7 @@ class Comparison:
     @property
     def is_ok(self) -> bool:
         """Whether the tensor agrees."""
-        return self.error <= self.tolerance
+        return bool(np.isfinite(self.error)) and self.error <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Report:
                     "group": c.group,
                     "ok": c.is_ok,
                     "error": c.error if np.isfinite(c.error) else None,
-                    "tolerance": c.tolerance,
+                    "tolerance": c.tolerance if np.isfinite(c.tolerance) else None,
                     "note": c.note,
                 }
                 for c in self.comparisons
@@ -143,7 +143,7 @@ def verify(directory: str | Path, groups: Iterable[str] | None = None) -> Report
         ConfigError: an unknown group, or one that this version does not compute.
         CheckpointError: a file of the case is missing or damaged.
     """
-    chosen = tuple(GROUPS) if groups is None else tuple(groups)
+    chosen = tuple(GROUPS) if groups is None else tuple(dict.fromkeys(groups))
     for group in chosen:
         if group in LATER:
             raise ConfigError(f"group {group!r} is not computed by this version; it has: {', '.join(GROUPS)}")
@@ -167,9 +167,9 @@ def verify(directory: str | Path, groups: Iterable[str] | None = None) -> Report
             comparisons.append(Comparison(group, group, np.inf, 0.0, "the case has no tensor of this group"))
             continue
         computed = case.compute(group)
-        comparisons += [_compare(name, group, computed, case.expected[name]) for name in wanted]
+        comparisons += [_compare(name, group, computed, case.expected) for name in wanted]
         comparisons += [
-            Comparison(name, group, np.inf, 0.0, "computed, but the case does not hold it")
+            Comparison(name, group, np.inf, 0.0, "missing in expected.safetensors")
             for name in case.required(group)
             if name not in case.expected
         ]
@@ -186,13 +186,12 @@ def _group_of(name: str) -> str | None:
     return max(matches)[1] if matches else None
 
 
-def _compare(name: str, group: str, computed: Tensors, expected: NDArray[Any]) -> Comparison:
+def _compare(name: str, group: str, computed: Tensors, reference: Tensors) -> Comparison:
     if name not in computed:
         return Comparison(name, group, np.inf, 0.0, "not computed by this version")
-    got = computed[name]
-    note = ""
-    if name in _GENERATED:
-        got, expected, note = _until_close_call(name, got, expected, int(computed["text.num_safe"]))
+    got, expected, note = computed[name], reference[name], ""
+    if name in _GENERATED and got.ndim == expected.ndim:
+        got, expected, note = _until_other_choice(name, computed, reference)
         if expected.size == 0:
             return Comparison(name, group, 0.0, 0.0, note)
     if got.shape != expected.shape:
@@ -203,8 +202,8 @@ def _compare(name: str, group: str, computed: Tensors, expected: NDArray[Any]) -
     error = float(difference.max())
     tolerance = 0.0
     if expected.dtype.kind == "f":
-        prefix = max((prefix for prefix in TOLERANCES if name.startswith(prefix)), key=len)
-        share, most = TOLERANCES[prefix]
+        prefix = max((prefix for prefix in TOLERANCES if name.startswith(prefix)), key=len, default="")
+        share, most = TOLERANCES.get(prefix, (0.0, 0.0))
         tolerance = min(share * float(np.abs(expected.astype(np.float64)).max()), most)
     if not np.isfinite(error):
         return Comparison(name, group, np.inf, tolerance, "not a number on one side")
@@ -217,19 +216,37 @@ def _compare(name: str, group: str, computed: Tensors, expected: NDArray[Any]) -
 
 # what follows from the tokens chosen before, with the axis that counts tokens
 _GENERATED = {"text.generated_ids": 1, "text.logits": 0, "text.top2_margin": 0}
+_RUNNER_UP = "text.runner_up"  # computed beside them, in no case
 
 
-def _until_close_call(
-    name: str, got: NDArray[Any], expected: NDArray[Any], num_safe: int
-) -> tuple[NDArray[Any], NDArray[Any], str]:
-    """After a step whose two best tokens are closer than the margin, the two texts may rightly differ."""
+def _other_choice(computed: Tensors, reference: Tensors) -> int | None:
+    """The step at which the reference rightly chose the other of two equally good tokens; the texts part there.
+
+    Only the very first difference counts, only at a close call, and only if the reference's token is our second.
+    """
+    got, expected = computed["text.generated_ids"], reference.get("text.generated_ids")
+    if expected is None or expected.ndim != 2 or expected.shape[0] != 1:
+        return None
+    pairs = zip(got[0], expected[0], strict=False)
+    step = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
+    if step is None or computed["text.top2_margin"][step] > MIN_MARGIN:
+        return None
+    return step if computed[_RUNNER_UP][step] == expected[0, step] else None
+
+
+def _until_other_choice(name: str, computed: Tensors, reference: Tensors) -> tuple[NDArray[Any], NDArray[Any], str]:
+    """Both sides up to where the texts rightly part; whole where they do not."""
+    got, expected = computed[name], reference[name]
+    step = _other_choice(computed, reference)
+    if step is None:
+        return got, expected, ""
     axis = _GENERATED[name]
     # the scores of the close call itself still follow from equal texts
-    keep = num_safe if name == "text.generated_ids" else num_safe + 1
-    if expected.ndim <= axis or expected.shape[axis] <= keep:
+    keep = step if name == "text.generated_ids" else step + 1
+    if max(got.shape[axis], expected.shape[axis]) <= keep:
         return got, expected, ""
     cut = (slice(None),) * axis + (slice(0, keep),)
-    return got[cut], expected[cut], f"compared up to the first close call, {keep} of {expected.shape[axis]}"
+    return got[cut], expected[cut], f"compared up to a close call, {keep} of {expected.shape[axis]}"
 
 
 class _Case:
@@ -245,6 +262,8 @@ class _Case:
             ) from error
         except ValueError as error:
             raise CheckpointError(f"{path}: not JSON: {error}") from error
+        if not isinstance(self.manifest, dict):
+            raise CheckpointError(f"{path}: expected an object, got {type(self.manifest).__name__}")
         self.directory = directory
         self.name = str(self._entry("case"))
         self.expected: Tensors = _core.read_safetensors(str(directory / "expected.safetensors"))
@@ -268,12 +287,14 @@ class _Case:
         return groups[group]()
 
     def required(self, group: str) -> tuple[str, ...]:
-        """What a case must hold for the group to mean something."""
-        return {
+        """What a case must hold: what its manifest lists, and what the group means nothing without."""
+        listed = {name for name in self.manifest.get("expected", ()) if _group_of(name) == group}
+        always = {
             "flow": ("flow.action", "flow.v", "flow.x"),
             "vision": ("vis.out",),
             "text": ("text.generated_ids",),
         }.get(group, ())
+        return tuple(sorted(listed.union(always)))
 
     def _entry(self, key: str) -> Any:
         if key not in self.manifest:
@@ -290,7 +311,10 @@ class _Case:
         return list(self._entry("camera_order"))
 
     def _target(self, camera: str) -> int:
-        return int(self._entry("resolution")[camera])
+        resolutions = self._entry("resolution")
+        if camera not in resolutions:
+            raise CheckpointError(f"{self.directory / 'manifest.json'}: resolution.{camera} is missing")
+        return int(resolutions[camera])
 
     @cached_property
     def pictures(self) -> Pictures:
@@ -481,29 +505,27 @@ class _Case:
         num_patches = int(grids.prod(axis=1).sum())
         trace = self.context.prefill(ids, self.pictures.pixel_values[:num_patches], grids, trace=True)
         generated: list[int] = []
+        runners_up: list[int] = []
         logits: list[NDArray[np.float32]] = []
         margins: list[float] = []
         end = self.tokenizer.special_id(END)
         for _ in range(int(self._entry("max_new_tokens"))):
             scores = self.context.logits()
-            second, first = np.partition(scores, -2)[-2:]
-            logits.append(scores)
-            margins.append(float(first - second))
-            generated.append(int(scores.argmax()))
-            if generated[-1] == end:
+            first = int(scores.argmax())
+            second = next(int(i) for i in np.argpartition(scores, -2)[-2:] if i != first)
+            if len(logits) < NUM_LOGIT_ROWS:
+                logits.append(scores)
+            margins.append(float(scores[first] - scores[second]))
+            generated.append(first)
+            runners_up.append(second)
+            if first == end:
                 break
-            self.context.decode(generated[-1])
-        close = [i for i, margin in enumerate(margins) if margin <= MIN_MARGIN]
-        tokens = np.array([generated], np.int64)
-        expected = self.expected.get("text.generated_ids")
-        num_safe = len(generated)
-        if close and (expected is None or not np.array_equal(tokens, expected)):
-            num_safe = close[0]
+            self.context.decode(first)
         return {
             "text.prompt_ids": ids[np.newaxis],
             "text.prefill_norm": trace["norm"][np.newaxis],
-            "text.generated_ids": tokens,
-            "text.logits": np.stack(logits[:NUM_LOGIT_ROWS]),
+            "text.generated_ids": np.array([generated], np.int64),
+            "text.logits": np.stack(logits),
             "text.top2_margin": np.array(margins, np.float32),
-            "text.num_safe": np.asarray(num_safe),
+            _RUNNER_UP: np.array(runners_up, np.int64),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -34,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; those of the process by default.
 
     Returns:
-        0 on success, 1 on an error of wallx-edge, 2 on wrong usage, 130 on Ctrl-C, 143 on SIGTERM.
+        0 on success, 1 on an error of wallx-edge, 130 on Ctrl-C, 143 on SIGTERM.
+
+    Raises:
+        SystemExit: 2 on wrong usage, 0 after ``--help`` and ``--version``, as argparse does.
     """
     parser = argparse.ArgumentParser(
         prog="wallx-edge",
@@ -51,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             importlib.import_module(f"wallx_edge.cli.{verb}").add_arguments(verb_parser)
     args = parser.parse_args(arguments)
     try:
-        return int(importlib.import_module(f"wallx_edge.cli.{args.verb}").run(args))
+        code = int(importlib.import_module(f"wallx_edge.cli.{args.verb}").run(args))
+        sys.stdout.flush()  # what is wrong with stdout must come out here, not while the interpreter ends
+        return code
     except WallxError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -59,6 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # the reader of our output went away: not worth a traceback
-        sys.stderr.close()
+        # the reader of our output went away: not worth a traceback, nor is what is still in the buffer
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

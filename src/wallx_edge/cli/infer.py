@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from wallx_edge.errors import ConfigError
 from wallx_edge.policy import Policy, PolicyConfig
 from wallx_edge.types import Observation
+
+_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")  # those that become 8-bit RGB without loss
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a camera's picture; in the model's order",
     )
     parser.add_argument("--task", required=True, help="what the robot is to do")
-    parser.add_argument("--state", help="comma-separated state, SI, in the model's order; the middle of the statistics")
+    parser.add_argument(
+        "--state",
+        metavar="A,B,...",
+        help="state, SI, in the model's order; as --state=-0.1,... when the first is negative; by default the middle "
+        "of the statistics",
+    )
     parser.add_argument("--statistics", help="key of the statistics; the only one by default")
     parser.add_argument("--resolution", type=int, default=256, help="long side of a picture [px] (256)")
     parser.add_argument("--horizon", type=int, default=32, help="rows (32)")
@@ -45,13 +52,7 @@ def run(args: argparse.Namespace) -> int:
         role, separator, path = item.partition("=")
         if not separator or not role or role in images:
             raise ConfigError(f"--image {item!r}: expected ROLE=FILE with a role of its own, as face_view=front.png")
-        try:
-            with Image.open(path) as picture:
-                images[role] = np.asarray(picture.convert("RGB"))
-        except FileNotFoundError as error:
-            raise ConfigError(f"--image {role}: no such file: {path}") from error
-        except (UnidentifiedImageError, OSError) as error:
-            raise ConfigError(f"--image {role}: {path} is not a picture: {error}") from error
+        images[role] = _picture(role, path)
     config = PolicyConfig(
         cameras=tuple(images),
         resolution=args.resolution,
@@ -84,6 +85,18 @@ def run(args: argparse.Namespace) -> int:
         shown = " ".join(f"{v:8.4f}" for v in values[:: max(1, chunk.horizon // 8)])
         print(f"{name:36s} [{unit or '?'}] {shown}")
     return 0
+
+
+def _picture(role: str, path: str) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in _MODES:
+                raise ConfigError(f"--image {role}: {path} has the colour mode {picture.mode}, expected 8-bit RGB")
+            return np.asarray(picture.convert("RGB"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"--image {role}: no such file: {path}") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ConfigError(f"--image {role}: {path} is not a picture: {error}") from error
 
 
 def _state(text: str | None, policy: Policy) -> NDArray[np.float64]:

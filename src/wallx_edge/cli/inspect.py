@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
     for key in ("action", "state"):
         table = Table(title=f"{key} vector", title_justify="left")
         for heading in ("slot", "columns", "unit", *found["statistics"][key]):
-            table.add_column(heading)
+            # a name is never cut, whatever the terminal's width
+            table.add_column(heading, no_wrap=heading == "slot", overflow="fold")
         for slot in found[key]:
             ranges = [
                 ", ".join(f"{low:.4g} to {high:.4g}" for low, high in column[slot["start"] :][: slot["width"]])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -41,7 +42,8 @@ def _print(report: Report) -> None:
     console = Console(highlight=False)
     table = Table(title=report.case, title_justify="left")
     for heading in ("group", "tensors", "largest error", "tolerance", "of", "result"):
-        table.add_column(heading, justify="left" if heading in ("group", "of", "result") else "right")
+        justify: Literal["left", "right"] = "left" if heading in ("group", "of", "result") else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
     for group in dict.fromkeys(c.group for c in report.comparisons):
         rows = [c for c in report.comparisons if c.group == group]
         worst = max(rows, key=_share)

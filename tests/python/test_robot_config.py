@@ -1,0 +1,202 @@
+"""RobotConfig: a full file, the defaults, and every way to get one wrong."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wallx_edge.errors import ConfigError
+from wallx_edge.policy import PolicyConfig
+from wallx_edge.robot_config import RobotConfig
+
+MINIMAL = """
+[robot]
+embodiment = "so101"
+calibration = "my_arm.json"
+
+[bus]
+port = "/dev/ttyACM0"
+
+[policy]
+checkpoint = "model"
+
+[[camera]]
+role = "face_view"
+kind = "pattern"
+"""
+
+FULL = """
+[robot]
+embodiment = "arms/mine.toml"
+unit = "left"
+
+[bus]
+port = "/dev/ttyUSB3"
+baud_rate = 500000
+
+[control]
+rate_hz = 250.0
+
+[policy]
+checkpoint = "/models/flow"
+resolution = 224
+horizon = 16
+step = 0.05
+statistics = "so101"
+num_steps = 7
+attention = "causal"
+time_grid = "legacy"
+rope_layout = "contiguous"
+execute_rows = 9
+seed = 5
+
+[[camera]]
+role = "wrist_view"
+kind = "opencv"
+device = 2
+
+[[camera]]
+role = "face_view"
+kind = "folder"
+path = "pictures"
+"""
+
+
+def load(folder: Path, text: str) -> RobotConfig:
+    file = folder / "robot.toml"
+    file.write_text(text)
+    return RobotConfig.load(file)
+
+
+def edited(old: str, new: str, text: str = MINIMAL) -> str:
+    assert text.count(old) == 1
+    return text.replace(old, new)
+
+
+def test_a_full_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    config = load(tmp_path, FULL)
+    assert config.path == tmp_path / "robot.toml"
+    assert config.embodiment == str(tmp_path / "arms/mine.toml")
+    assert config.calibration == tmp_path / "home/wallx-edge/calibration/mine/left.json"
+    assert (config.port, config.baud_rate, config.rate_hz) == ("/dev/ttyUSB3", 500000, 250.0)
+    assert config.checkpoint == Path("/models/flow")
+    assert config.policy == PolicyConfig(
+        cameras=("wrist_view", "face_view"),
+        resolution=224,
+        horizon=16,
+        step=0.05,
+        statistics="so101",
+        num_steps=7,
+        attention="causal",
+        time_grid="legacy",
+        rope_layout="contiguous",
+        seed=5,
+    )
+    assert config.execute_rows == 9
+    assert list(config.cameras) == ["wrist_view", "face_view"]
+    assert config.cameras["wrist_view"] == {"kind": "opencv", "device": 2}
+    assert config.cameras["face_view"] == {"kind": "folder", "path": "pictures"}
+
+
+def test_defaults_and_relative_paths(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL)
+    assert config.embodiment == "so101"
+    assert config.calibration == tmp_path / "my_arm.json"
+    assert config.checkpoint == tmp_path / "model"
+    assert (config.baud_rate, config.rate_hz) == (1_000_000, 200.0)
+    assert config.policy == PolicyConfig(cameras=("face_view",))
+    assert config.execute_rows == 24
+
+
+def test_an_embodiment_with_a_slash_is_a_path_beside_the_file(tmp_path: Path) -> None:
+    config = load(tmp_path, edited('"so101"', '"arms/mine"'))
+    assert config.embodiment == str(tmp_path / "arms/mine")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        # unknown keys at every level, missing tables and keys
+        ("[robot]", "surprise = 1\n[robot]", "'surprise' is not a known key"),
+        ("[robot]", "[robot]\nspeed = 1", "robot: 'speed' is not a known key"),
+        ("[bus]", "[bus]\nparity = 1", "bus: 'parity' is not a known key"),
+        ("[bus]", "[control]\nrate = 100\n[bus]", "control: 'rate' is not a known key"),
+        ("[policy]", "[policy]\nsteps = 10", "policy: 'steps' is not a known key"),
+        ('[bus]\nport = "/dev/ttyACM0"', "", "'bus' is missing"),
+        ('[policy]\ncheckpoint = "model"', "", "'policy' is missing"),
+        ('[[camera]]\nrole = "face_view"\nkind = "pattern"', "", "'camera' is missing"),
+        ('embodiment = "so101"\n', "", "robot: 'embodiment' is missing"),
+        ('port = "/dev/ttyACM0"', "", "bus: 'port' is missing"),
+        ('checkpoint = "model"', "", "policy: 'checkpoint' is missing"),
+        ('role = "face_view"', "", "camera[0]: role is None"),
+        ('kind = "pattern"', "", "camera[0]: kind is None"),
+        # wrong types
+        ('"/dev/ttyACM0"', "3", "bus: port is 3, must be a non-empty text"),
+        ('"so101"', '""', "robot: embodiment is ''"),
+        ("[bus]", "[control]\nrate_hz = '200'\n[bus]", "control: rate_hz is '200', must be a finite number"),
+        ('"model"', '"model"\nhorizon = 16.0', "policy: horizon is 16.0, must be a whole number"),
+        ('"model"', '"model"\nstatistics = ""', "policy: statistics is ''"),
+        ('[[camera]]\nrole = "face_view"\nkind = "pattern"', "[camera]\nrole = 'face_view'", "camera must be one"),
+        # out of range
+        ("[bus]", "[control]\nrate_hz = 19\n[bus]", "control: rate_hz is 19, must be 20..1000"),
+        ("[bus]", "[control]\nrate_hz = 1001\n[bus]", "control: rate_hz is 1001, must be 20..1000"),
+        ("[bus]", "[control]\nrate_hz = nan\n[bus]", "control: rate_hz is nan, must be a finite number"),
+        ('"/dev/ttyACM0"', '"/dev/ttyACM0"\nbaud_rate = 300', "bus: baud_rate is 300, must be 9600..4000000"),
+        ('"model"', '"model"\nhorizon = 1', "policy: horizon is 1, must be 2..128"),
+        ('"model"', '"model"\nhorizon = 129', "policy: horizon is 129, must be 2..128"),
+        ('"model"', '"model"\nresolution = 0', "policy: resolution is 0, must be 1..4096, or -1"),
+        ('"model"', '"model"\nresolution = -2', "policy: resolution is -2"),
+        ('"model"', '"model"\nstep = 0.0', "policy: step is 0 s, must be above 0"),
+        ('"model"', '"model"\nstep = 1.5', "policy: step is 1.5 s, must be at most 1 s"),
+        ('"model"', '"model"\nnum_steps = 0', "policy: num_steps is 0"),
+        ('"model"', '"model"\ntime_grid = "legacy"\nnum_steps = 1', "policy: num_steps is 1, must be 2..1000"),
+        ('"model"', '"model"\nattention = "both"', "policy: attention is 'both', must be one of bidirectional, causal"),
+        ('"model"', '"model"\ntime_grid = "x"', "policy: time_grid is 'x'"),
+        ('"model"', '"model"\nrope_layout = "x"', "policy: rope_layout is 'x'"),
+        ('"model"', '"model"\nexecute_rows = 33', "policy: execute_rows is 33, must be 1..32"),
+        ('"model"', '"model"\nexecute_rows = 0', "policy: execute_rows is 0"),
+        ('"model"', '"model"\nseed = -1', "policy: seed is -1"),
+        # things that contradict each other
+        ('"my_arm.json"', '"my_arm.json"\nunit = "a"', "robot: calibration and unit: exactly one"),
+        ('calibration = "my_arm.json"', "", "robot: calibration and unit: exactly one"),
+        (
+            '"pattern"',
+            '"pattern"\n[[camera]]\nrole = "face_view"\nkind = "opencv"',
+            "camera[1]: role is 'face_view', which another camera has",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_place(old: str, new: str, text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, edited(old, new))
+    assert str(caught.value).startswith(str(tmp_path / "robot.toml"))
+    assert text in str(caught.value)
+
+
+def test_a_value_in_place_of_a_table_is_refused(tmp_path: Path) -> None:
+    text = 'bus = "/dev/ttyACM0"\n' + edited('[bus]\nport = "/dev/ttyACM0"', "")
+    with pytest.raises(ConfigError, match=r"robot\.toml: bus is '/dev/ttyACM0', must be a table"):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("unit", ["../other", "", ".."])
+def test_a_unit_stays_in_its_folder(unit: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unit"):
+        load(tmp_path, edited('calibration = "my_arm.json"', f'unit = "{unit}"'))
+
+
+@pytest.mark.parametrize("value", ["[]", "[1]", "3"])
+def test_cameras_must_be_tables(value: str, tmp_path: Path) -> None:
+    text = f"camera = {value}\n" + edited('[[camera]]\nrole = "face_view"\nkind = "pattern"', "")
+    with pytest.raises(ConfigError, match=r"robot\.toml: camera"):
+        load(tmp_path, text)
+
+
+def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml cannot be read"):
+        RobotConfig.load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match=r"robot\.toml is not TOML"):
+        load(tmp_path, "[robot")

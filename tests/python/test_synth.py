@@ -1,0 +1,138 @@
+"""Synth: equal seeds give equal bytes, and the arm it moves stays within its limits and follows the pictures."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from arm_model import CONFIG, REST_POSE, SO101, look, write
+from golden import read_safetensors
+from wallx_edge import _core
+from wallx_edge.errors import ConfigError
+from wallx_edge.policy import Policy
+from wallx_edge.prompts import Tokenizer
+from wallx_edge.synth import SIZES, SPREAD, synth, write_safetensors
+from wallx_edge.types import DofLayout
+
+TIMES = (0.0, 2.0, 4.5, 7.0, 11.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("synth") / "model")
+
+
+def test_one_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    again, other = write(tmp_path / "again"), write(tmp_path / "other", seed=1)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(path.name for path in again.iterdir())
+    assert not any(name.endswith(".part") for name in names)
+    assert all((folder / name).read_bytes() == (again / name).read_bytes() for name in names)
+    assert (folder / "model.safetensors").read_bytes() != (other / "model.safetensors").read_bytes()
+
+
+def test_it_names_the_robots_joints_and_their_range(folder: Path) -> None:
+    engine = _core.Engine.load(str(folder))
+    assert engine.config.unknown_keys == []
+    for slots in (engine.config.dof, engine.config.agent_pos):
+        layout = DofLayout.from_config(dict(slots))
+        assert layout.names == tuple(REST_POSE)
+        assert layout.is_joint_space
+    rest = np.array(list(REST_POSE.values()))
+    for kind in ("action", "propri"):
+        low = engine.tensor(f"action_preprocessor.normalizer_{kind}.min.so101")
+        delta = engine.tensor(f"action_preprocessor.normalizer_{kind}.delta.so101")
+        assert np.allclose(low, rest - SPREAD, atol=1e-6)
+        assert np.allclose(delta, 2 * SPREAD, atol=1e-6)
+    assert Tokenizer.load(folder).num_tokens <= engine.vocab_size
+
+
+def test_the_arm_stays_within_its_limits_and_moves_smoothly(folder: Path) -> None:
+    policy = Policy.load(folder, CONFIG)
+    low = np.array([joint.limits.min_position for joint in SO101.joints])
+    high = np.array([joint.limits.max_position for joint in SO101.joints])
+    chunks = [policy.act(look(t)).rows for t in TIMES]
+    for rows in chunks:
+        assert (rows >= low).all() and (rows <= high).all()
+        assert np.abs(np.diff(rows, axis=0)).max() < 0.01
+        assert np.abs(rows - list(REST_POSE.values())).max() < 2 * SPREAD
+    # the pictures move every joint, by more than the noise does
+    by_picture = np.ptp(np.stack([rows.mean(axis=0) for rows in chunks]), axis=0)
+    by_noise = np.ptp(np.stack([policy.act(look()).rows.mean(axis=0) for _ in TIMES]), axis=0)
+    assert (by_picture > 0.005).all()
+    assert (by_picture > 5 * by_noise).all()
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("bf16", 0.02), ("f16", 0.005)])
+def test_half_width_files_give_close_chunks(dtype: Any, bound: float, folder: Path, tmp_path: Path) -> None:
+    half = write(tmp_path / "half", dtype=dtype)
+    assert (half / "model.safetensors").stat().st_size < 0.6 * (folder / "model.safetensors").stat().st_size
+    difference = Policy.load(half, CONFIG).act(look()).rows - Policy.load(folder, CONFIG).act(look()).rows
+    assert 0 < np.abs(difference).max() < bound
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"size": "huge"}, "unknown size 'huge'; there are: tiny, medium"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'; there are: f32, bf16, f16"),
+        ({"rest_pose": {}}, "no joint"),
+        ({"rest_pose": {f"joint{i}": 0.0 for i in range(29)}}, "29 joints are too many"),
+        ({"rest_pose": {"hinge": float("nan")}}, "rest position of hinge is nan"),
+        ({"statistics": ""}, "the statistics need a name"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_arguments_are_refused_and_leave_nothing(values: dict[str, Any], text: str, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    arguments = {"size": "tiny", "out": out, "rest_pose": REST_POSE, "statistics": "so101"} | values
+    with pytest.raises(ConfigError) as caught:
+        synth(**arguments)
+    assert text in str(caught.value)
+    assert not out.exists()
+
+
+def test_a_folder_in_use_is_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    for out in (tmp_path, file):
+        with pytest.raises(ConfigError, match="is not an empty folder"):
+            write(out)
+    with pytest.raises(ConfigError, match="cannot be made"):
+        write(file / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert file.read_text() == "mine"
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    assert (write(tmp_path) / "model.safetensors").is_file()
+
+
+def test_every_size_has_room_for_its_own_heads() -> None:
+    for size in SIZES.values():
+        assert size.hidden % size.heads == 0
+        assert size.heads % size.kv_heads == 0
+        assert size.vision_hidden % size.vision_heads == 0
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_written_tensors_are_read_back(dtype: Any, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    wanted = {
+        "matrix": random.standard_normal((3, 5), np.float32),
+        "turned": random.standard_normal((4, 6), np.float32).T,
+        "scalar": np.array(1.5, np.float32),
+        "empty": np.zeros((0, 4), np.float32),
+    }
+    path = tmp_path / "t.safetensors"
+    write_safetensors(path, wanted, dtype)
+    for got in (_core.read_safetensors(str(path)), read_safetensors(path)):
+        assert got.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert got[name].shape == value.shape
+            assert np.array_equal(got[name], value.astype(np.float16 if dtype == "f16" else np.float32))
+    assert [p.name for p in tmp_path.iterdir()] == ["t.safetensors"]
