@@ -20,8 +20,7 @@ namespace wallx {
 namespace {
 
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
-// no forced cast: numbers with a fraction are no token ids
-using Integers = py::array_t<std::int64_t, py::array::c_style>;
+using Integers = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
 
 // any array or nested list of numbers; a conversion that would lose more than precision is refused
 template <class Array>

@@ -27,7 +27,7 @@ struct LoopConfig {
   Seconds stale_fault{0.1};                     // oldest feedback to go on with at all           [s]
   double ramp_share = 0.25;                     // of the velocity limits while catching the rows (0..1]
   double estop_torque_share = 0.5;              // of the configured torque after an e-stop       (0..1]
-  double read_share = 0.6;                      // of the period that reading feedback may take   (0..1)
+  double read_share = 0.85;                     // of the period that reading feedback may take   (0..1)
   int priority = 80;                            // SCHED_FIFO, 1 to 99; 0: do not ask for it
   int cpu = -1;                                 // to run on, -1: any
   std::size_t ring_capacity = 8192;             // records kept until drain()

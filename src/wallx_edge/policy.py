@@ -15,7 +15,7 @@ from wallx_edge import _core
 from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.normalizer import Kind, Normalizer
 from wallx_edge.preprocess import ImageProcessor
-from wallx_edge.prompts import ACTION, STATE, Tokenizer, flow_prompt
+from wallx_edge.prompts import ACTION, IMAGE, STATE, Tokenizer, flow_prompt
 from wallx_edge.types import ActionChunk, DofLayout, Observation
 
 __all__ = ["Policy", "PolicyConfig"]
@@ -102,6 +102,12 @@ class Policy:
         self._processor = ImageProcessor.load(directory)
         self._state_id = self._tokenizer.special_id(STATE)
         self._tokenizer.special_id(ACTION)
+        image_id = self._tokenizer.special_id(IMAGE)
+        if image_id != model.image_token_id:
+            raise CheckpointError(
+                f"{directory}: {IMAGE} is token {image_id} in tokenizer.json, config.json says "
+                f"{model.image_token_id}; the tokenizer is not this checkpoint's"
+            )
         names = [n for n in engine.tensor_names if n.startswith("action_preprocessor.normalizer_")]
         tensors = {name: engine.tensor(name) for name in names}
         self.statistics = config.statistics or self._only(Normalizer.keys(tensors, "action"))

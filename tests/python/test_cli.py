@@ -20,7 +20,7 @@ from wallx_edge.cli import VERBS, main
 from wallx_edge.scene import pattern
 
 # verbs that need neither a robot nor the control loop
-STANDALONE = ("infer", "inspect", "sim", "synth", "verify")
+STANDALONE = tuple(VERBS)
 
 Capture = pytest.CaptureFixture[str]
 
