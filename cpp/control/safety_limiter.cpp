@@ -120,7 +120,7 @@ bool SafetyLimiter::can_reach(const State& from, double target, const Bounds& bo
 }
 
 // once on the target, can its velocity and then its acceleration be taken over within the limits?
-bool SafetyLimiter::can_stay(const State&, const State& next, const Goal& goal,
+bool SafetyLimiter::can_stay(const State& next, const Goal& goal,
                              const Bounds& bounds) const noexcept {
   const double jerk_step = bounds.j * period_ + 2 * rounding(goal.p) / (period_ * period_);
   const double a = (goal.v + goal.a * period_ - next.v) / period_;
@@ -276,7 +276,7 @@ SafeCommand SafetyLimiter::limit(std::span<const double> target, std::uint64_t t
     std::uint8_t& why = reasons.joint[j];
     State next;
     const bool is_reachable = can_reach(from, inside, b, next);
-    if (is_reachable && (is_on_target_[j] || can_stay(from, next, goal, b)) &&
+    if (is_reachable && (is_on_target_[j] || can_stay(next, goal, b)) &&
         is_certified(next, b, kExact)) {
       if (inside != target[j]) why = kLimitPosition;
       is_on_target_[j] = true;
