@@ -78,9 +78,11 @@ TEST(the_spline_is_smooth_and_ends_at_rest) {
         const double t = 0.1 * static_cast<double>(k);
         const double y = at(*plan, t, j), before = at(*plan, t - h, j), after = at(*plan, t + h, j);
         const double before2 = at(*plan, t - 2 * h, j), after2 = at(*plan, t + 2 * h, j);
-        const double v_before = (3 * y - 4 * before + before2) / (2 * h), v_after = (-3 * y + 4 * after - after2) / (2 * h);
+        const double v_before = (3 * y - 4 * before + before2) / (2 * h),
+                     v_after = (-3 * y + 4 * after - after2) / (2 * h);
         CHECK_NEAR(v_before, v_after, 0.01);
-        const double a_before = (y - 2 * before + before2) / (h * h), a_after = (y - 2 * after + after2) / (h * h);
+        const double a_before = (y - 2 * before + before2) / (h * h),
+                     a_after = (y - 2 * after + after2) / (h * h);
         CHECK_NEAR(a_before, a_after, 0.02 * 2000);
       }
     }

@@ -70,7 +70,8 @@ TEST(watchdog_holds_then_faults_on_the_oldest_joint) {
 TEST(watchdog_holds_without_rows_and_faults_on_a_closed_bus_or_nan) {
   JointState state = fresh();
   CHECK(find(state, false).verdict == Verdict::hold && find(state, false).reason == Reason::no_plan);
-  CHECK(find(state, true, true).verdict == Verdict::hold && find(state, true, true).reason == Reason::plan_exhausted);
+  CHECK(find(state, true, true).verdict == Verdict::hold &&
+        find(state, true, true).reason == Reason::plan_exhausted);
   CHECK(find(state, true, false, true).verdict == Verdict::fault);
   CHECK(find(state, true, false, true).reason == Reason::bus_closed);
   state.position[2] = std::nan("");
@@ -109,7 +110,8 @@ TEST(hold_resumes_through_ramp_and_only_at_rest) {
   CHECK(machine.state() == LoopState::run);
   const Finding exhausted{Verdict::hold, Reason::plan_exhausted, -1};
   Decision decision = machine.decide({0, exhausted, false, true});
-  CHECK(machine.state() == LoopState::hold && decision.motion == Motion::brake && !decision.starts_generation);
+  CHECK(machine.state() == LoopState::hold && decision.motion == Motion::brake &&
+        !decision.starts_generation);
   machine.decide({0, kOk, false, false});
   CHECK(machine.state() == LoopState::hold);  // still moving
   CHECK(machine.decide({0, kOk, true, false}).motion == Motion::follow);
