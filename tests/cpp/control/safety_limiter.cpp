@@ -88,9 +88,11 @@ struct Excess {
   }
 };
 
-template <class Visit>
-void adversarial_runs(int num_runs, Visit visit) {
-  for (int run = 0; run < num_runs; ++run) {
+// made once, looked at by four tests
+const std::vector<Excess>& adversarial_runs() {
+  static std::vector<Excess> runs;
+  if (!runs.empty()) return runs;
+  for (int run = 0; run < 2500; ++run) {
     Random random(1000 + run);
     const JointSpec joint = random_joint(random);
     const double dt = kPeriods[random.below(5)];
@@ -112,25 +114,24 @@ void adversarial_runs(int num_runs, Visit visit) {
       if (braking < 0 && reasons.any == 0) CHECK_EQ(command.position()[0], wanted);
       CHECK_EQ(reasons.any & (kLimitYieldedJerk | kLimitYieldedAcceleration | kLimitStepCap), 0);
     }
-    visit(excess, run);
+    runs.push_back(excess);
   }
+  return runs;
 }
-
-constexpr int kRuns = 2500;
 
 }  // namespace
 
 TEST(never_exceeds_position) {
-  adversarial_runs(kRuns, [](const Excess& e, int) { CHECK(e.position <= 0); });
+  for (const Excess& e : adversarial_runs()) CHECK(e.position <= 0);
 }
 TEST(never_exceeds_velocity) {
-  adversarial_runs(kRuns, [](const Excess& e, int) { CHECK_NEAR(e.velocity, 0, 1e-9); });
+  for (const Excess& e : adversarial_runs()) CHECK(e.velocity <= 1e-9);
 }
 TEST(never_exceeds_acceleration) {
-  adversarial_runs(kRuns, [](const Excess& e, int) { CHECK_NEAR(e.acceleration, 0, 1e-8); });
+  for (const Excess& e : adversarial_runs()) CHECK(e.acceleration <= 1e-8);
 }
 TEST(never_exceeds_jerk) {
-  adversarial_runs(kRuns, [](const Excess& e, int) { CHECK_NEAR(e.jerk, 0, 1e-6); });
+  for (const Excess& e : adversarial_runs()) CHECK(e.jerk <= 1e-6);
 }
 
 // streams made by integrating random jerks; whenever a stop would break a limit, the stream follows the stop
@@ -242,7 +243,7 @@ int caught_at(const JointSpec& joint, double dt, double start, int num_ticks, Mo
 }  // namespace
 
 TEST(catches_up_with_a_moving_target) {
-  for (int run = 0; run < 2000; ++run) {
+  for (int run = 0; run < 600; ++run) {
     Random random(130000 + run);
     JointSpec joint = random_joint(random);
     JointLimits& l = joint.limits;
@@ -337,7 +338,7 @@ TEST(nan_never_reaches_the_command) {
 }
 
 TEST(a_pose_outside_the_limits_only_moves_inside) {
-  for (int run = 0; run < 2000; ++run) {
+  for (int run = 0; run < 600; ++run) {
     Random random(250000 + run);
     const JointSpec joint = random_joint(random);
     const JointLimits& l = joint.limits;
@@ -375,7 +376,7 @@ TEST(a_pose_outside_the_limits_only_moves_inside) {
 
 TEST(limits_that_cannot_all_be_kept_yield_jerk_then_acceleration) {
   int num_jerk = 0, num_acceleration = 0;
-  for (int run = 0; run < 2000; ++run) {
+  for (int run = 0; run < 600; ++run) {
     Random random(290000 + run);
     const JointSpec joint = random_joint(random);
     const JointLimits& l = joint.limits;
