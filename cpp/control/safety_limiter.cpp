@@ -120,8 +120,7 @@ bool SafetyLimiter::can_reach(const State& from, double target, const Bounds& bo
 }
 
 // once on the target, can its velocity and then its acceleration be taken over within the limits?
-bool SafetyLimiter::can_stay(const State&, const State& next, const Goal& goal,
-                             const Bounds& bounds) const noexcept {
+bool SafetyLimiter::can_stay(const State& next, const Goal& goal, const Bounds& bounds) const noexcept {
   const double jerk_step = bounds.j * period_ + 2 * rounding(goal.p) / (period_ * period_);
   const double a = (goal.v + goal.a * period_ - next.v) / period_;
   return std::abs(a - next.a) <= jerk_step && std::abs(a) <= bounds.a && std::abs(goal.a - a) <= jerk_step;
@@ -171,13 +170,22 @@ SafetyLimiter::State SafetyLimiter::choose(const State& from, const Goal& goal,
   return safe;
 }
 
+// within acceleration and jerk
+bool SafetyLimiter::is_smooth(const State& next, const State& from, const Bounds& bounds) const noexcept {
+  return std::abs(next.a) <= bounds.a * (1 + 1e-9) &&
+         std::abs(next.a - from.a) <= bounds.j * period_ * (1 + 1e-9);
+}
+
+// rounding may not carry a command beyond a limit, nor further out of it
+void SafetyLimiter::trim(State& next, const State& from, const Bounds& bounds) noexcept {
+  next.p = std::clamp(next.p, std::min(from.p, bounds.min_p), std::max(from.p, bounds.max_p));
+}
+
 // the first step of the certified stop; where there is none, jerk yields, then acceleration
 SafetyLimiter::State SafetyLimiter::brake_or_yield(const State& from, const Bounds& bounds,
                                                    std::uint8_t& reasons) const noexcept {
   const State braking = braking_step(from, bounds);
-  if (std::abs(braking.a - from.a) <= bounds.j * period_ * (1 + 1e-9) &&
-      is_certified(braking, bounds, kLoose))
-    return braking;
+  if (is_smooth(braking, from, bounds) && is_certified(braking, bounds, kLoose)) return braking;
   reasons |= kLimitYieldedJerk;
   const State hard = step_by(from, std::clamp(-from.v / period_, -bounds.a, bounds.a));
   if (is_certified(hard, {bounds.min_p, bounds.max_p, bounds.v, bounds.a, 2 * bounds.a / period_}, kExact))
@@ -194,15 +202,15 @@ SafetyLimiter::State SafetyLimiter::brake_or_yield(const State& from, const Boun
 SafetyLimiter::Goal SafetyLimiter::observe(std::size_t joint, double target, const Bounds& bounds) noexcept {
   Goal goal{target, 0, 0};
   const double v = (target - target_[joint]) / period_;
-  const bool is_smooth = num_targets_[joint] >= 1 && std::abs(v) <= bounds.v * (1 + kRelative);
-  if (is_smooth) {
+  const bool is_steady = num_targets_[joint] >= 1 && std::abs(v) <= bounds.v * (1 + kRelative);
+  if (is_steady) {
     goal.v = v;
     const double a = (v - target_velocity_[joint]) / period_;
     if (num_targets_[joint] >= 2 && std::abs(a) <= bounds.a * (1 + kRelative)) goal.a = a;
   }
   target_[joint] = target;
   target_velocity_[joint] = goal.v;
-  num_targets_[joint] = is_smooth ? 2 : 1;
+  num_targets_[joint] = is_steady ? 2 : 1;
   return goal;
 }
 
@@ -276,8 +284,7 @@ SafeCommand SafetyLimiter::limit(std::span<const double> target, std::uint64_t t
     std::uint8_t& why = reasons.joint[j];
     State next;
     const bool is_reachable = can_reach(from, inside, b, next);
-    if (is_reachable && (is_on_target_[j] || can_stay(from, next, goal, b)) &&
-        is_certified(next, b, kExact)) {
+    if (is_reachable && (is_on_target_[j] || can_stay(next, goal, b)) && is_certified(next, b, kExact)) {
       if (inside != target[j]) why = kLimitPosition;
       is_on_target_[j] = true;
     } else {
@@ -285,11 +292,8 @@ SafeCommand SafetyLimiter::limit(std::span<const double> target, std::uint64_t t
       // within reach, but not to be stayed with or stopped after
       if (why == 0) why = is_certified(next, b, kExact) ? kLimitJerk : kLimitPosition;
       next = choose(from, goal, b);
-      if (std::abs(next.a - from.a) > b.j * period_ * (1 + 1e-9) || !is_certified(next, b, kLoose))
-        next = brake_or_yield(from, b, why);
-      // rounding at a limit
-      if (from.p <= b.max_p) next.p = std::min(next.p, b.max_p);
-      if (from.p >= b.min_p) next.p = std::max(next.p, b.min_p);
+      if (!is_smooth(next, from, b) || !is_certified(next, b, kLoose)) next = brake_or_yield(from, b, why);
+      trim(next, from, b);
       is_on_target_[j] = false;
     }
     if (!move(j, next)) why |= kLimitStepCap;
@@ -310,8 +314,7 @@ SafeCommand SafetyLimiter::brake(std::uint64_t tick, LimitReasons& reasons) noex
     const Bounds b = bounds(j);
     const State from{position_[j], velocity_[j], acceleration_[j]};
     State next = brake_or_yield(from, b, reasons.joint[j]);
-    if (from.p <= b.max_p) next.p = std::min(next.p, b.max_p);
-    if (from.p >= b.min_p) next.p = std::max(next.p, b.min_p);
+    trim(next, from, b);
     // rest is exact: a velocity this small is rounding
     if (std::abs(next.v) <= 4 * rounding(from.p) / period_) {
       next.p = from.p;

@@ -91,9 +91,11 @@ class SafetyLimiter {
   State braking_step(const State& from, const Bounds& bounds) const noexcept;
   bool is_certified(const State& next, const Bounds& bounds, double slack) const noexcept;
   bool can_reach(const State& from, double target, const Bounds& bounds, State& next) const noexcept;
-  bool can_stay(const State& from, const State& next, const Goal& goal, const Bounds& bounds) const noexcept;
+  bool can_stay(const State& next, const Goal& goal, const Bounds& bounds) const noexcept;
   double landing(const State& next, const Goal& goal, const Bounds& bounds) const noexcept;
   State choose(const State& from, const Goal& goal, const Bounds& bounds) const noexcept;
+  bool is_smooth(const State& next, const State& from, const Bounds& bounds) const noexcept;
+  static void trim(State& next, const State& from, const Bounds& bounds) noexcept;
   State brake_or_yield(const State& from, const Bounds& bounds, std::uint8_t& reasons) const noexcept;
   Goal observe(std::size_t joint, double target, const Bounds& bounds) noexcept;
   std::uint8_t reasons_for(const State& from, double wanted, double inside,
