@@ -14,6 +14,7 @@ namespace {
 
 // enabling and torque limits happen at rest and take several exchanges: a few skipped periods do no harm
 constexpr Duration kEnableTime = std::chrono::milliseconds(100);
+constexpr int kMaxLostEnables = 5;  // answers lost while enabling, one after the other, before it is a fault
 constexpr double kSendShare = 0.9;  // of the period: the deadline of a command
 
 void require(bool ok, const char* what, double value) {
@@ -119,7 +120,9 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
 
   was_on_target_ = false;
   if (decision.enables) {
-    enable(now);
+    // the measured pose of every joint is the first command; an answer lost now is asked for again in a
+    // period
+    if (record_.read.ok() || record_.read.code == ErrorCode::drive_error) enable(now);
   } else if (decision.motion != Motion::none) {
     LimitReasons reasons;
     const bool follows = decision.motion == Motion::follow && plan;
@@ -158,6 +161,9 @@ void ControlLoop::enable(TimePoint now) noexcept {
     record_.send = robot_->limit_torque(1.0, now + 2 * kEnableTime);
     if (record_.send.ok()) machine_.torque_restored();
   }
+  const bool is_lost = record_.send.code == ErrorCode::timeout || record_.send.code == ErrorCode::bad_reply;
+  if (is_lost && ++num_lost_enables_ < kMaxLostEnables) return;  // asked again in a period
+  num_lost_enables_ = 0;
   if (!record_.send.ok()) {
     is_bus_closed_ = record_.send.code == ErrorCode::bus_closed;
     return fail(

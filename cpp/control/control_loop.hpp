@@ -121,6 +121,7 @@ class ControlLoop {
   LoopRecord record_;
   std::uint64_t tick_ = 0;
   std::uint32_t estops_seen_;
+  int num_lost_enables_ = 0;
   bool is_bus_closed_ = false;
   bool was_on_target_ = false;
   TimePoint last_sent_;

@@ -95,7 +95,8 @@ class LiveView:
             title=f"{self._progress(status)}  {self._numbers(status)}".replace("[", "\\["), title_justify="left"
         )
         for heading in ("joint", "target [rad]", "command [rad]", "measured [rad]", "error [deg]", "age [ms]"):
-            table.add_column(heading, justify="left" if heading == "joint" else "right")
+            is_name = heading == "joint"
+            table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
         record = self._robot.loop.snapshot()
         if record is None:
             return table

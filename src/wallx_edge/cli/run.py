@@ -89,7 +89,8 @@ def _show_chunk(console: Console, session: Session, robot: Robot) -> None:
     measured, _ = robot.state()
     table = Table(title="first chunk, not played", title_justify="left")
     for heading in ("joint", "limits [rad]", "measured [rad]", "first row", "last row", "smallest", "largest"):
-        table.add_column(heading, justify="left" if heading == "joint" else "right")
+        is_name = heading == "joint"
+        table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
     for i, joint in enumerate(robot.embodiment.joints):
         values = rows[:, i]
         table.add_row(

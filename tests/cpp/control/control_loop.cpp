@@ -312,6 +312,34 @@ TEST(never_enables_on_feedback_it_does_not_have) {
   CHECK_EQ(refused.records.back().cause.joint, 1);
 }
 
+TEST(an_answer_lost_while_enabling_is_asked_for_again) {
+  Bench bench;
+  bench.tick(3);
+  bench.robot->silent_joint = 1;
+  bench.loop->request(kRequestEnable);
+  bench.tick();
+  CHECK_EQ(bench.robot->num_enables, 0);
+  CHECK(bench.loop->state() == LoopState::idle);
+  bench.robot->silent_joint = -1;
+  bench.robot->num_lost_enables = 2;
+  bench.tick(2);
+  CHECK_EQ(bench.robot->num_enables, 0);
+  bench.tick();
+  CHECK_EQ(bench.robot->num_enables, 1);
+  CHECK(bench.robot->is_torque_on);
+  bench.tick();
+  CHECK(bench.loop->state() == LoopState::hold);
+}
+
+TEST(enabling_that_never_answers_is_a_fault) {
+  Bench bench;
+  bench.robot->num_lost_enables = 1000;
+  bench.tick(3);
+  bench.loop->request(kRequestEnable);
+  bench.tick(6);
+  CHECK(bench.loop->state() == LoopState::fault);
+}
+
 TEST(estop_latches_and_lowers_torque) {
   Bench bench;
   bench.enable();

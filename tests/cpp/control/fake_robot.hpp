@@ -41,7 +41,8 @@ class FakeRobot final : public Robot {
   int nan_joint = -1;      // answers NaN
   ErrorCode send_error = ErrorCode::ok;
   bool refuses_enable = false;
-  double lag = 0.5;  // share of the way to the goal that a joint covers per read
+  int num_lost_enables = 0;  // enables whose answer is lost
+  double lag = 0.5;          // share of the way to the goal that a joint covers per read
   // what happened
   JointArray pose{}, goal{};
   bool is_torque_on = false;
@@ -69,6 +70,7 @@ class FakeRobot final : public Robot {
           static_cast<int>(j) == nan_joint ? std::numeric_limits<double>::quiet_NaN() : pose[j];
       state.sampled_at[j] = now;
     }
+    is_complete_ = result.ok();
     return result;
   }
   Result send(SafeCommand&& command, std::uint64_t tick, TimePoint) noexcept override {
@@ -84,6 +86,8 @@ class FakeRobot final : public Robot {
   }
   Result enable(SafeCommand&& measured, std::uint64_t tick, TimePoint) noexcept override {
     if (is_closed) return {ErrorCode::bus_closed, -1, 5};
+    if (!is_complete_) return {ErrorCode::wrong_state, 0, 0};
+    if (num_lost_enables > 0) return --num_lost_enables, Result{ErrorCode::timeout, 0, 0};
     if (refuses_enable) return {ErrorCode::drive_error, 1, 32};
     if (measured.robot() != serial_ || measured.tick() != tick) return {ErrorCode::wrong_state, -1, 0};
     ++num_enables;
@@ -106,6 +110,7 @@ class FakeRobot final : public Robot {
  private:
   Embodiment embodiment_;
   std::uint64_t serial_;
+  bool is_complete_ = false;  // every joint answered the last read
 };
 
 inline TimePoint no_clock() noexcept { return {}; }
