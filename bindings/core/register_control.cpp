@@ -21,7 +21,12 @@ namespace {
 using Rows = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using NoGil = py::call_guard<py::gil_scoped_release>;
 
-TimePoint time_at(double seconds) { return TimePoint(std::chrono::round<Duration>(Seconds(seconds))); }
+// what does not fit a clock of nanoseconds is no time
+TimePoint time_at(double seconds) {
+  if (!(std::abs(seconds) < 1e9))
+    throw ConfigError("time " + std::to_string(seconds) + " s is not on the monotonic clock");
+  return TimePoint(std::chrono::round<Duration>(Seconds(seconds)));
+}
 double seconds_of(TimePoint time) { return to_seconds(time.time_since_epoch()); }
 
 py::dict to_dict(const Result& result) {
@@ -168,7 +173,7 @@ void register_control(py::module_& m) {
              return std::make_shared<ControlLoop>(std::move(robot), config);
            }),
            py::arg("robot"), py::kw_only(), py::arg("rate_hz") = 200.0, py::arg("stale_hold_s") = 0.0,
-           py::arg("stale_fault_s") = 0.1, py::arg("ramp_share") = 0.25, py::arg("estop_torque_share") = 0.5,
+           py::arg("stale_fault_s") = 0.0, py::arg("ramp_share") = 0.25, py::arg("estop_torque_share") = 0.5,
            py::arg("priority") = 80, py::arg("cpu") = -1, py::arg("ring_capacity") = 8192,
            py::arg("origin_s") = py::none())
       .def("start", &ControlLoop::start, NoGil())

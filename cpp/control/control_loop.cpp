@@ -26,6 +26,8 @@ void require(bool ok, const char* what, double value) {
 LoopConfig checked(LoopConfig config) {
   require(config.rate_hz >= 10 && config.rate_hz <= 4000, "rate_hz must be 10 to 4000 Hz", config.rate_hz);
   if (config.stale_hold.count() == 0) config.stale_hold = Seconds(3 / config.rate_hz);
+  if (config.stale_fault.count() == 0)
+    config.stale_fault = Seconds(std::max(0.1, 2 * config.stale_hold.count()));
   require(config.stale_hold.count() >= 1 / config.rate_hz, "stale_hold must be at least one period [s]",
           config.stale_hold.count());
   require(config.stale_fault >= config.stale_hold && config.stale_fault.count() <= 10,
@@ -97,6 +99,8 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
     estops_seen_ = estops;
     requests |= kRequestEstop;
   }
+  // a robot that is being stopped does not start again
+  if (is_stopping_.load(std::memory_order_relaxed)) requests &= ~(kRequestEnable | kRequestResume);
   const Plan* plan = plans_.in_force(now);
   Playhead head;
   if (plan) head = interpolate(*plan, now, {record_.target.data(), num_joints});
@@ -125,6 +129,7 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
     if (record_.read.ok() || record_.read.code == ErrorCode::drive_error) enable(now);
   } else if (decision.motion != Motion::none) {
     LimitReasons reasons;
+    const SafetyLimiter undelivered = limiter_;
     const bool follows = decision.motion == Motion::follow && plan;
     if (follows) limiter_.set_velocity_share(machine_.state() == LoopState::ramp ? config_.ramp_share : 1.0);
     SafeCommand command = follows ? limiter_.limit({record_.target.data(), num_joints}, tick_, reasons)
@@ -142,6 +147,8 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
             static_cast<std::int16_t>(at - reasons.joint.begin())});
     }
     if (!is_bus_closed_) send(std::move(command), now);
+    // the motors still stand at the last command that was sent: the next one starts from there
+    if (!record_.send.ok()) limiter_ = undelivered;
   }
   if (decision.lowers_torque && !is_bus_closed_) {
     record_.send = robot_->limit_torque(config_.estop_torque_share, now + kEnableTime);
@@ -301,6 +308,9 @@ std::string fault_message(const FaultReport& report, const Embodiment& embodimen
       return head + "commands could not be sent (" + to_string(report.send.code) + ") for up to " +
              std::to_string(config.stale_fault.count()) + " s; check the line";
     case Reason::enable_failed:
+      if (report.send.code == ErrorCode::out_of_range)
+        return head + who + " stands outside its calibrated range or moved while enabling (tick " +
+               std::to_string(report.send.detail) + "); bring it inside by hand, torque off, and try again";
       return head + "enabling failed at " + who + " (" + to_string(report.send.code) + ", detail " +
              std::to_string(report.send.detail) + "); check its power and error bits";
     case Reason::step_cap:

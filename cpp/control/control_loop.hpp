@@ -24,7 +24,7 @@ namespace wallx {
 struct LoopConfig {
   double rate_hz = 200;
   Seconds stale_hold{0};                        // oldest feedback to move on, 0: three periods   [s]
-  Seconds stale_fault{0.1};                     // oldest feedback to go on with at all           [s]
+  Seconds stale_fault{0};                       // oldest feedback to go on at all, 0: 0.1 s or 6 periods [s]
   double ramp_share = 0.25;                     // of the velocity limits while catching the rows (0..1]
   double estop_torque_share = 0.5;              // of the configured torque after an e-stop       (0..1]
   double read_share = 0.85;                     // of the period that reading feedback may take   (0..1)

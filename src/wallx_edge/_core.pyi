@@ -357,7 +357,7 @@ class ControlLoop:
         *,
         rate_hz: float = 200.0,
         stale_hold_s: float = 0.0,  # 0: three periods
-        stale_fault_s: float = 0.1,
+        stale_fault_s: float = 0.0,  # 0: 0.1 s, or six periods if that is longer
         ramp_share: float = 0.25,
         estop_torque_share: float = 0.5,
         priority: int = 80,  # SCHED_FIFO; 0: do not ask for it

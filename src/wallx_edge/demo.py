@@ -46,7 +46,7 @@ checkpoint = "checkpoint"
 resolution = 128
 horizon = 32
 step = 0.03
-execute_rows = 8
+execute_rows = 16
 
 [[camera]]
 role = "face_view"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,7 @@ class Robot:
         """
         self._robot = robot
         self.loop = loop
+        self._is_enabled = False
         self.embodiment = robot.embodiment
         self.joint_names = tuple(joint.name for joint in self.embodiment.joints)
 
@@ -60,15 +61,11 @@ class Robot:
         embodiment = load_embodiment(config.embodiment)
         calibration = load_calibration(config.calibration, embodiment)
         core = _core.make_robot(embodiment, calibration, config.port, config.baud_rate)
-        core.connect()
-        try:
-            loop = _core.ControlLoop(core, rate_hz=config.rate_hz)
-            loop.start()
-        except BaseException:
-            core.disconnect()
-            raise
+        loop = _core.ControlLoop(core, rate_hz=config.rate_hz)
         robot = cls(core, loop)
         try:
+            core.connect()
+            loop.start()
             robot._wait_for_feedback()
         except BaseException:
             robot.disconnect()
@@ -77,8 +74,10 @@ class Robot:
 
     def disconnect(self) -> None:
         """Brakes to rest along the limits, stops the loop, closes the bus; the motors keep their torque. Idempotent."""
-        self.loop.stop()
-        self._robot.disconnect()
+        try:
+            self.loop.stop()
+        finally:
+            self._robot.disconnect()
 
     def __enter__(self) -> Robot:
         """The robot itself."""
@@ -97,20 +96,18 @@ class Robot:
         Raises:
             SafetyStop: the motors could not be enabled.
         """
-        if self.loop.state == "hold":
-            self.loop.resume()
-        else:
-            self.loop.enable()
-        deadline = time.monotonic() + ENABLE_TIMEOUT
-        while self.loop.state == "idle":
-            if time.monotonic() > deadline:
-                raise SafetyStop(f"the motors were not enabled within {ENABLE_TIMEOUT:g} s; the robot did not move")
-            time.sleep(POLL)
         try:
+            # from the first request on, whatever interrupts: leaving holds
+            self.loop.resume() if self.loop.state == "hold" else self.loop.enable()
+            self._wait_for_state(("ramp", "run", "hold", "estop", "fault"), "the motors were not enabled")
             self.check()
+            self._is_enabled = True
             yield self
         finally:
+            self._is_enabled = False
             self.loop.hold()
+            if self.loop.is_running:
+                self._wait_for_state(("idle", "hold", "estop", "fault"), "the loop did not take up the hold")
 
     def state(self) -> tuple[NDArray[np.float64], float]:
         """The newest measured joint positions [rad] (joints,) and when the oldest of them was taken [s].
@@ -138,9 +135,11 @@ class Robot:
 
         Raises:
             ConfigError: wrong shape, or a value that is not finite.
-            SafetyStop: the loop has stopped the robot.
+            SafetyStop: not inside :meth:`enabled`, or the loop has stopped the robot.
         """
         self.check()
+        if not self._is_enabled:
+            raise SafetyStop("rows can be played only inside enabled()")
         return self.loop.submit(rows, start, step, generation)
 
     def check(self) -> None:
@@ -157,6 +156,13 @@ class Robot:
         if self.loop.state == "estop":
             raise SafetyStop("e-stop: the robot braked and holds at low torque; reset it before it moves again")
 
+    def _wait_for_state(self, states: Collection[str], otherwise: str) -> None:
+        deadline = time.monotonic() + ENABLE_TIMEOUT
+        while self.loop.state not in states:
+            if time.monotonic() > deadline:
+                raise SafetyStop(f"{otherwise} within {ENABLE_TIMEOUT:g} s")
+            time.sleep(POLL)
+
     def _wait_for_feedback(self) -> None:
         deadline = time.monotonic() + ENABLE_TIMEOUT
         while True:
@@ -167,5 +173,8 @@ class Robot:
             if time.monotonic() > deadline:
                 silent = record["read"]["joint"] if record else -1
                 name = self.joint_names[silent] if silent >= 0 else "the robot"
-                raise BusTimeout(f"no feedback from {name} within {ENABLE_TIMEOUT:g} s; check power and wiring")
+                raise BusTimeout(
+                    f"no feedback from {name} within {ENABLE_TIMEOUT:g} s; check power and wiring, "
+                    "or lower control.rate_hz if the bus is too slow for it"
+                )
             time.sleep(POLL)

@@ -93,6 +93,7 @@ class Session:
         self._lock = threading.Lock()
         self._chunks: list[PlayedChunk] = []
         self._failure: BaseException | None = None
+        self._has_run = False
 
     def observe(self) -> Observation:
         """What cameras and robot say now. Blocks until each camera has a frame.
@@ -139,24 +140,31 @@ class Session:
             DeviceError: a camera stopped.
             ConfigError, WallxError: the policy failed.
         """
+        if self._has_run:
+            raise ConfigError("a session runs once; make another one")
+        self._has_run = True
         self._policy.act(self.observe())  # warm: the first call sizes buffers and touches weights
+        if self._stop.is_set():
+            return False
         begin = time.monotonic()
         deadline = None if duration is None else begin + duration
         worker = threading.Thread(target=self._work, args=(deadline,), name="policy")
+        was_stopped = False
         with self._robot.enabled():
-            worker.start()
             try:
+                worker.start()
                 while worker.is_alive() and not self._stop.is_set():
                     self._look(begin, on_tick)
                     worker.join(TICK)
                 if self._failure is None and not self._stop.is_set():
                     self._finish(begin, on_tick)
             finally:
-                # brake before waiting: the policy may still be computing
-                self._robot.loop.hold()
                 was_stopped = self._stop.is_set()
                 self._stop.set()
-                worker.join()
+                # brake before waiting: the policy may still be computing
+                self._robot.loop.hold()
+                if worker.ident is not None:
+                    worker.join()
         if self._failure is not None:
             raise self._failure
         return not was_stopped
@@ -180,7 +188,13 @@ class Session:
         while time.monotonic() < limit and not self._stop.is_set():
             self._look(begin, on_tick)
             record = self._robot.loop.snapshot()
-            if record is not None and record["plan_sequence"] >= last and record["state"] == "hold":
+            # a hold for another reason, such as a lost answer, goes on by itself
+            if (
+                record is not None
+                and record["state"] == "hold"
+                and record["plan_sequence"] == last
+                and record["cause"]["reason"] in ("plan exhausted", "no plan")
+            ):
                 return
             self._stop.wait(TICK)
 

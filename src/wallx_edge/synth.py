@@ -350,8 +350,8 @@ def _weights(size: Size, dof: int, random: np.random.Generator) -> Iterator[tupl
     yield from _action_head(size, dof, random)
 
 
-# velocity = RATE (target - x): ten Euler steps leave 0.5^10 of the noise, and three still converge
-RATE = 5.0
+# velocity = RATE (target - x): ten Euler steps leave 0.4^10 of the noise, and four converge
+RATE = 6.0
 TARGET = 0.5  # spread of the target over the scene's pictures, in the normalised range
 LEVEL = 2.0  # magnitude of an action token's constant columns
 

@@ -87,11 +87,56 @@ def test_a_late_chunk_holds_and_the_next_one_goes_on(arm: LiveArm) -> None:
 
 def test_rows_from_before_a_stop_die(arm: LiveArm) -> None:
     with Robot.connect(arm.config) as robot:
-        old = robot.loop.generation
         with robot.enabled():
+            old = robot.loop.generation
             play_sweep(robot)
-        wait_for(lambda: robot.loop.generation > old, "the new generation")
-        assert robot.play(sweep(robot), time.monotonic(), 0.1, old) == 0
+        with robot.enabled():
+            assert robot.loop.generation > old
+            assert robot.play(sweep(robot), time.monotonic(), 0.1, old) == 0
+
+
+def test_rows_are_played_only_while_enabled(arm: LiveArm) -> None:
+    with Robot.connect(arm.config) as robot:
+        for _ in range(2):
+            with pytest.raises(SafetyStop, match="enabled"):
+                robot.play(sweep(robot), time.monotonic(), 0.1, robot.loop.generation)
+            with robot.enabled():
+                pass
+    story = arm.story()
+    assert np.ptp(story.goals, axis=0).max() <= 2
+
+
+def test_leaving_and_entering_at_once_moves_again(arm: LiveArm) -> None:
+    with Robot.connect(arm.config) as robot:
+        for _ in range(5):
+            with robot.enabled():
+                play_sweep(robot)
+    arm.story().check_held()
+
+
+def test_an_interrupt_while_enabling_holds(arm: LiveArm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: Robot, states: object, otherwise: str) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with Robot.connect(arm.config) as robot:
+        monkeypatch.setattr(Robot, "_wait_for_state", interrupt)
+        with pytest.raises(KeyboardInterrupt), robot.enabled():
+            pass
+        with pytest.raises(SafetyStop, match="enabled"):
+            robot.play(sweep(robot), time.monotonic(), 0.1, robot.loop.generation)
+
+
+@pytest.mark.parametrize("start", [float("nan"), float("inf"), 1e300])
+def test_a_time_that_is_none_is_refused(arm: LiveArm, start: float) -> None:
+    with Robot.connect(arm.config) as robot, robot.enabled(), pytest.raises(ConfigError, match="monotonic"):
+        robot.play(sweep(robot), start, 0.1, robot.loop.generation)
+
+
+def test_slow_loops_start_too(arm: LiveArm) -> None:
+    config = arm.edit("rate_hz = 200.0", "rate_hz = 20.0")
+    with Robot.connect(config) as robot, robot.enabled():
+        play_sweep(robot)
 
 
 def test_rows_that_are_not_numbers_move_nothing(arm: LiveArm) -> None:

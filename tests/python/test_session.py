@@ -41,7 +41,7 @@ def test_the_demo_proves_itself(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     command = [*PROGRAM, "demo", "--out", str(out), "--duration", "2.5", "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 0, (ended.stderr, ended.stdout[:1500])
     summary = json.loads(ended.stdout)
     assert json.loads((out / "summary.json").read_text(encoding="utf-8")) == summary
     seen = summary["emulator"]
@@ -131,6 +131,16 @@ def test_stop_from_another_thread_holds_at_once(arm: LiveArm) -> None:
         assert results == [False]
         wait_for(lambda: robot.loop.state == "hold", "hold")
     arm.story().check_held()
+
+
+def test_a_stop_before_the_first_chunk_enables_nothing(arm: LiveArm) -> None:
+    with ExitStack() as stack:
+        session, _, _ = open_session(stack, arm.config)
+        session.stop()
+        assert not session.run(60.0)
+        with pytest.raises(ConfigError, match="once"):
+            session.run(60.0)
+    assert arm.story().num_writes == 0
 
 
 def test_a_policy_that_fails_ends_the_session_with_a_hold(arm: LiveArm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,9 @@ int get(const Register& row, std::span<const std::uint8_t> block, std::uint8_t f
   return feetech::from_sign_magnitude(row.num_bytes == 2 ? feetech::get_u16(at) : at[0], row.sign_bit);
 }
 
+constexpr int kReadBackTries = 3;
+constexpr Duration kReadBackTime = std::chrono::milliseconds(10);
+
 }  // namespace
 
 FeetechRobot::FeetechRobot(Embodiment embodiment, std::vector<JointCalibration> calibration,
@@ -345,6 +348,12 @@ Result FeetechRobot::enable(SafeCommand&& measured, std::uint64_t tick, TimePoin
     if (!servos_[i].has_position) return {.code = ErrorCode::wrong_state, .joint = joint};
     if (std::abs(measured.position()[i] - servos_[i].position) > kMaxEnableDistance)
       return {.code = ErrorCode::out_of_range, .joint = joint};
+    // a goal clamped into the range would be a move at full speed: somebody must bring the joint back by hand
+    const double ticks = servos_[i].scale.to_ticks(measured.position()[i]);
+    if (ticks < servos_[i].range_min - kMaxOutsideTicks || ticks > servos_[i].range_max + kMaxOutsideTicks)
+      return {.code = ErrorCode::out_of_range,
+              .joint = joint,
+              .detail = static_cast<std::int32_t>(std::lround(ticks))};
   }
 
   data_.fill(0);  // acceleration, time and speed 0: as fast as it can, our limiter shapes the motion
@@ -360,7 +369,12 @@ Result FeetechRobot::enable(SafeCommand&& measured, std::uint64_t tick, TimePoin
   if (const Result result = write_all(kTorqueEnable.address, 1, deadline); !result.ok()) return result;
 
   // nobody answers a sync write: only reading back tells that it arrived
-  if (const Result result = ask_all(torque_request_, 1, deadline); !result.ok()) return result;
+  Result answered;
+  for (int i = 0; i < kReadBackTries; ++i) {
+    answered = ask_all(torque_request_, 1, std::min(deadline, Clock::now() + kReadBackTime));
+    if (answered.ok() || answered.code == ErrorCode::bus_closed) break;
+  }
+  if (!answered.ok()) return answered;
   for (std::size_t i = 0; i < num_servos_; ++i)
     if (answers_[i].parameters[0] != 1)
       return {

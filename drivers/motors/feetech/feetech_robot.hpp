@@ -17,6 +17,8 @@ namespace wallx {
 class FeetechRobot final : public Robot {
  public:
   static constexpr std::size_t kMaxServos = 31;  // one sync write of enable() holds no more
+  static constexpr double kMaxOutsideTicks =
+      16;  // of the calibrated range, to enable: reading noise, no more
   static constexpr double kMaxEnableDistance =
       0.1;  // [rad], enable() refuses a command farther from the last read
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from wallx_edge import __version__, demo
 from wallx_edge.cli.live import LiveView, lateness_us
-from wallx_edge.cli.run import stopping_on_signals
+from wallx_edge.cli.run import StopSignals
 from wallx_edge.errors import ConfigError
 from wallx_edge.robot import Robot
 from wallx_edge.session import PlayedChunk, Session, Status
@@ -45,18 +45,17 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(SimProcess("so101", link=port, log=log))
         config = demo.prepare(out, port.absolute(), seed=args.seed)
         joints: list[str] = []
-        received: list[Any] = []
+        signals = stack.enter_context(StopSignals())
 
         def on_start(robot: Robot, session: Session) -> Callable[[Status], None]:
             for shortfall in robot.loop.real_time["shortfalls"]:
                 console.print(f"[bold yellow]not real time:[/] {shortfall}", soft_wrap=True)
             joints.extend(robot.joint_names)
-            nonlocal received
-            received = stack.enter_context(stopping_on_signals(session))
+            signals.stop(session)
             return stack.enter_context(LiveView(robot, args.duration, console))
 
         columns, chunks, statistics = demo.run(config, args.task, args.duration, on_start)
-        stack.close()
+    received = signals.received
     if received:
         console.print(f"stopped by {received[0].name}: the arm holds its last command")
         return int(128 + received[0])

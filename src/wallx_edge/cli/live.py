@@ -70,7 +70,7 @@ class LiveView:
         if self._duration is None:
             return f"{status.elapsed:.1f} s"
         filled = min(20, int(20 * status.elapsed / self._duration))
-        return f"[{'#' * filled}{'.' * (20 - filled)}] {min(status.elapsed, self._duration):.1f}/{self._duration:.0f} s"
+        return f"[{'#' * filled}{'.' * (20 - filled)}] {min(status.elapsed, self._duration):.1f}/{self._duration:g} s"
 
     def _numbers(self, status: Status) -> str:
         loop = self._robot.loop

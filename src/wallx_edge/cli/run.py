@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         policy = Policy.load(config.checkpoint, config.policy)
         cameras = stack.enter_context(config.open_cameras())
+        signals = stack.enter_context(StopSignals())
         robot = stack.enter_context(Robot.connect(config))
         session = Session(policy, robot, cameras, args.task, config.execute_rows)
         if args.dry_run:
@@ -46,30 +47,47 @@ def run(args: argparse.Namespace) -> int:
             return 0
         for shortfall in robot.loop.real_time["shortfalls"]:
             console.print(f"[bold yellow]not real time:[/] {shortfall}", soft_wrap=True)
-        with stopping_on_signals(session) as received:
-            with LiveView(robot, args.duration, console) as view:
-                session.run(args.duration, view)
-        if received:
-            console.print(f"stopped by {received[0].name}: the robot holds its last command")
-            return 128 + received[0]
+        signals.stop(session)
+        with LiveView(robot, args.duration, console) as view:
+            session.run(args.duration, view)
+    if signals.received:
+        console.print(f"stopped by {signals.received[0].name}: the robot holds its last command")
+        return 128 + signals.received[0]
     return 0
 
 
-@contextmanager
-def stopping_on_signals(session: Session) -> Iterator[list[signal.Signals]]:
-    """Lets SIGINT and SIGTERM end the session with a hold; yields the list of those received."""
-    received: list[signal.Signals] = []
+class StopSignals:
+    """Lets SIGINT, SIGTERM and SIGHUP end a session with a hold, and nothing else, until the robot is disconnected."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        received.append(signal.Signals(number))
-        session.stop()
+    def __init__(self) -> None:
+        """Changes no handler yet."""
+        self.received: list[signal.Signals] = []
+        self._session: Session | None = None
+        self._before: dict[signal.Signals, Any] = {}
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
+    def stop(self, session: Session) -> None:
+        """Names the session to stop; one that was asked for already is stopped now."""
+        self._session = session
+        if self.received:
+            session.stop()
+
+    def __enter__(self) -> StopSignals:
+        """Takes the signals."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Gives them back."""
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(signal.Signals(number))
+        if self._session is not None:
+            self._session.stop()
 
 
 def _show_match(

@@ -228,6 +228,25 @@ TEST(sends_that_keep_failing_are_a_fault) {
   CHECK(bench.records.back().cause.reason == Reason::send_failed);
 }
 
+TEST(commands_that_were_not_sent_make_no_jump) {
+  Bench bench;
+  bench.enable();
+  bench.go_to(1.5);
+  bench.tick(20);
+  for (int round = 0; round < 5; ++round) {
+    bench.robot->send_error = ErrorCode::timeout;
+    bench.tick(15);
+    bench.robot->send_error = ErrorCode::ok;
+    bench.tick(10);
+  }
+  CHECK(bench.loop->state() != LoopState::fault);
+  const auto& sent = bench.robot->sent;
+  REQUIRE(sent.size() > 50);
+  const double step = 3.0 / 200 * (1 + 1e-9);  // max_velocity for one period
+  for (std::size_t i = 1; i < sent.size(); ++i)
+    for (std::size_t j = 0; j < sent[i].size(); ++j) CHECK(std::abs(sent[i][j] - sent[i - 1][j]) <= step);
+}
+
 TEST(stale_joint_holds_then_faults) {
   Bench bench;
   bench.enable();

@@ -322,6 +322,21 @@ TEST(enable_names_the_joint_that_does_not_confirm) {
   CHECK_EQ(result.joint, 2);
 }
 
+TEST(enable_refuses_a_joint_outside_its_calibrated_range) {
+  Arm arm;
+  arm.robot.connect();
+  arm.servos->set16(2, 56, 300);
+  REQUIRE(arm.robot.read(arm.deadline, arm.state).ok());
+  arm.servos->log.clear();
+  const auto& position = arm.state.position;
+  const Result result =
+      arm.robot.enable(arm.command({position[0], position[1], position[2]}), 5, arm.deadline);
+  CHECK(result.code == ErrorCode::out_of_range);
+  CHECK_EQ(result.joint, 1);
+  CHECK_EQ(result.detail, 300);
+  CHECK(arm.servos->log.empty());  // a goal clamped into the range would have been a jump
+}
+
 TEST(enable_refuses_a_pose_that_was_not_measured) {
   Arm arm;
   arm.robot.connect();
