@@ -178,7 +178,7 @@ def test_every_command_is_understood(name: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def readme_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the README leaves it: the checkpoint, the calibration and robot.toml."""
     folder = tmp_path_factory.mktemp("readme")
     joints = {joint.name: joint.rest_position for joint in load_embodiment("so101").joints}
@@ -199,19 +199,19 @@ def test_there_are_two_python_blocks_and_each_is_run() -> None:
     assert sorted(texts) == sorted([python_block("policy.act"), python_block("Robot.connect")])
 
 
-def test_the_robot_file_loads(workplace: Path) -> None:
-    config = RobotConfig.load(workplace / "robot.toml")
+def test_the_robot_file_loads(readme_folder: Path) -> None:
+    config = RobotConfig.load(readme_folder / "robot.toml")
     assert list(config.cameras) == ["face_view", "wrist_view"]
-    assert config.checkpoint == workplace / "checkpoint"
-    assert config.calibration == workplace / "my_arm.json"
+    assert config.checkpoint == readme_folder / "checkpoint"
+    assert config.calibration == readme_folder / "my_arm.json"
 
 
 @pytest.mark.parametrize("key", ["attention", "time_grid", "rope_layout"])
-def test_the_choices_are_those_of_the_program(key: str, workplace: Path, tmp_path: Path) -> None:
+def test_the_choices_are_those_of_the_program(key: str, readme_folder: Path, tmp_path: Path) -> None:
     (row,) = (row for row in table("README.md", "attention") if row[0] == f"`{key}`")
     default, other = row[1].strip("`"), row[2].strip("`")
-    text = (workplace / "robot.toml").read_text(encoding="utf-8")
-    assert getattr(RobotConfig.load(workplace / "robot.toml").policy, key) == default
+    text = (readme_folder / "robot.toml").read_text(encoding="utf-8")
+    assert getattr(RobotConfig.load(readme_folder / "robot.toml").policy, key) == default
     changed = tmp_path / "robot.toml"
     changed.write_text(text.replace("[policy]\n", f'[policy]\n{key} = "{other}"\n'), encoding="utf-8")
     assert getattr(RobotConfig.load(changed).policy, key) == other
@@ -221,19 +221,19 @@ def test_the_choices_are_those_of_the_program(key: str, workplace: Path, tmp_pat
 
 
 def test_the_chunk_block_runs(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    readme_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(workplace)
+    monkeypatch.chdir(readme_folder)
     names: dict[str, object] = {}
     exec(compile(python_block("policy.act"), "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("(32, 6) ")
     assert names["chunk"].layout.is_joint_space  # type: ignore[attr-defined]
 
 
-def test_the_robot_block_moves_the_arm(workplace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(workplace)
+def test_the_robot_block_moves_the_arm(readme_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(readme_folder)
     log = tmp_path / "emulator.jsonl"
-    with SimProcess("so101", link=workplace / "arm", log=log):
+    with SimProcess("so101", link=readme_folder / "arm", log=log):
         exec(compile(python_block("Robot.connect"), "README.md", "exec"), {})
     position = state_trace(read_log(log)).position
     assert (position.max(axis=0) - position.min(axis=0)).max() > 4096 / 360

@@ -1,4 +1,4 @@
-// One register function per bound class or family, called by module.cpp in this order.
+// Register: one function per bound class or family, called by module.cpp in this order.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

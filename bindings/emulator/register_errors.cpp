@@ -1,4 +1,4 @@
-// Errors of the emulator become the classes of errors.py, looked up when one is thrown.
+// Errors: those of the emulator become the classes of errors.py, looked up when one is thrown.
 // SPDX-License-Identifier: Apache-2.0
 #include "base/errors.hpp"
 #include "bindings/emulator/register.hpp"

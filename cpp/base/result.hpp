@@ -14,6 +14,7 @@ enum class ErrorCode : std::uint8_t {
   drive_error,  // a drive answered with error bits set; `detail` holds them
   not_finite,   // NaN or infinity where a number was needed
   out_of_range,
+  torque_off,   // a drive that was told to hold has no torque: it restarted, or protected itself
   wrong_state,  // the call is not allowed in the present state
 };
 
@@ -41,6 +42,8 @@ constexpr const char* to_string(ErrorCode code) {
       return "not finite";
     case ErrorCode::out_of_range:
       return "out of range";
+    case ErrorCode::torque_off:
+      return "torque off";
     case ErrorCode::wrong_state:
       return "wrong state";
   }

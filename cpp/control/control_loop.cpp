@@ -105,6 +105,8 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
   Playhead head;
   if (plan) head = interpolate(*plan, now, {record_.target.data(), num_joints});
   record_.finding = watch(watchdog_, {now, &feedback_, is_bus_closed_, plan != nullptr, head.is_exhausted});
+  if (record_.read.code == ErrorCode::torque_off)
+    record_.finding = {Verdict::fault, Reason::torque_lost, record_.read.joint};
   const LoopState previous = machine_.state();
   const Decision decision =
       machine_.decide({requests, record_.finding, limiter_.is_at_rest(), was_on_target_});
@@ -313,6 +315,10 @@ std::string fault_message(const FaultReport& report, const Embodiment& embodimen
                std::to_string(report.send.detail) + "); bring it inside by hand, torque off, and try again";
       return head + "enabling failed at " + who + " (" + to_string(report.send.code) + ", detail " +
              std::to_string(report.send.detail) + "); check its power and error bits";
+    case Reason::torque_lost:
+      return head + who +
+             " has no torque any more: it restarted or protected itself; support the arm, check its " +
+             "power, temperature and load";
     case Reason::step_cap:
       return head + "a command of " + who +
              " exceeded the largest step; this is a defect of the limiter: report it";

@@ -123,6 +123,7 @@ void ControlLoop::run() noexcept {
     next += period_ * skipped;
     lateness -= period_ * skipped;
     statistics_.add_lateness(to_seconds(lateness + period_ * skipped) * 1e6);
+    if (skipped > 0) statistics_.add(LoopStatistics::overruns);  // woken a period late
 
     if (ticks_to_stop < 0 && is_stopping_.load(std::memory_order_acquire)) {
       ticks_to_stop = static_cast<std::int64_t>(limiter_.max_stop_time() / to_seconds(period_)) + 20;

@@ -39,6 +39,8 @@ const char* to_string(Reason reason) noexcept {
       return "send failed";
     case Reason::enable_failed:
       return "enable failed";
+    case Reason::torque_lost:
+      return "torque lost";
     case Reason::step_cap:
       return "step cap";
   }

@@ -21,7 +21,8 @@ enum class Reason : std::uint8_t {
   not_finite,  // a NaN or infinite position, measured or wanted
   send_failed,
   enable_failed,
-  step_cap,  // the limiter's second check refused a command
+  torque_lost,  // a drive let go by itself: restarted, or protected itself
+  step_cap,     // the limiter's second check refused a command
 };
 const char* to_string(Verdict verdict) noexcept;
 const char* to_string(Reason reason) noexcept;

@@ -26,6 +26,7 @@ namespace {
 
 constexpr Duration kStatePeriod = std::chrono::milliseconds(5);
 constexpr int kPriority = 60;
+constexpr int kQuietRounds = 20;  // of 1 ms without a byte before a line that is being closed is empty
 constexpr std::size_t kTerminalSize = 4095;  // what a terminal's queue holds
 
 [[noreturn]] void fail(const std::string& what) { throw DeviceError(what + ": " + std::strerror(errno)); }
@@ -139,6 +140,13 @@ void PtyHost::stop() {
     // the thread wakes for the next state line anyway
   }
   thread_.join();
+  // what was written before the stop counts: the kernel may still hold it, or the paced wire
+  for (int quiet = 0; quiet < kQuietRounds; ++quiet) {
+    const auto before = bus_->counters().bytes_received;
+    serve();
+    if (bus_->counters().bytes_received != before) quiet = 0;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   bus_->advance(Clock::now());
   bus_->record_state();
   log_->stop();

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -64,7 +65,7 @@ seed = 1
 
 
 def prepare(folder: Path, port: Path, rate_hz: float = 200.0, seed: int = 0) -> RobotConfig:
-    """Writes the demo's checkpoint, calibration and ROBOT.toml, unless they are there.
+    """Writes the demo's checkpoint, calibration and ROBOT.toml, over those of an earlier run.
 
     Args:
         folder: where to.
@@ -73,11 +74,10 @@ def prepare(folder: Path, port: Path, rate_hz: float = 200.0, seed: int = 0) -> 
         seed: of the checkpoint's weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint"
-    if not (checkpoint / "model.safetensors").exists():
-        embodiment = load_embodiment("so101")
-        rest_pose = {joint.name: joint.rest_position for joint in embodiment.joints}
-        synth("tiny", checkpoint, rest_pose, embodiment.name, seed=seed)
+    embodiment = load_embodiment("so101")
+    rest_pose = {joint.name: joint.rest_position for joint in embodiment.joints}
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    synth("tiny", folder / "checkpoint", rest_pose, embodiment.name, seed=seed)
     write_calibration(folder / "calibration.json")
     (folder / "robot.toml").write_text(_ROBOT_TOML.format(port=port, rate_hz=rate_hz), encoding="utf-8")
     return RobotConfig.load(folder / "robot.toml")
@@ -228,7 +228,7 @@ def check(
     out["ok"] = bool(
         received_all
         and unexplained == 0
-        and out["rows_due"] > 0
+        and out["rows_equal"] > 0
         and final_error_deg is not None
         and final_error_deg <= MAX_FINAL_ERROR_DEG
         and travel_deg.max() > MAX_FINAL_ERROR_DEG

@@ -60,8 +60,8 @@ class PolicyConfig:
             raise ConfigError(f"policy.horizon is {self.horizon}, expected 1 to 128 rows")
         if not 0 < self.step <= 1:
             raise ConfigError(f"policy.step is {self.step}, expected more than 0 and at most 1 s")
-        if self.resolution < 1 and self.resolution != -1:
-            raise ConfigError(f"policy.resolution is {self.resolution}, expected 1 px or more, or -1 for no resize")
+        if not (1 <= self.resolution <= 4096 or self.resolution == -1):
+            raise ConfigError(f"policy.resolution is {self.resolution}, expected 1 to 4096 px, or -1 for no resize")
         for key, value, choices in (
             ("attention", self.attention, ("bidirectional", "causal")),
             ("time_grid", self.time_grid, ("intervals", "legacy")),

@@ -17,7 +17,7 @@ from wallx_edge.embodiment import load_calibration, load_embodiment
 from wallx_edge.errors import BusTimeout, SafetyStop
 from wallx_edge.robot_config import RobotConfig
 
-__all__ = ["Robot"]
+__all__ = ["Robot", "lateness_us"]
 
 ENABLE_TIMEOUT = 1.0  # for torque on and the first feedback [s]
 POLL = 0.002  # between looks at the loop's state [s]
@@ -178,3 +178,11 @@ class Robot:
                     "or lower control.rate_hz if the bus is too slow for it"
                 )
             time.sleep(POLL)
+
+
+def lateness_us(histogram: NDArray[np.uint64], share: float) -> float:
+    """A percentile of the loop's lateness [us]: the upper edge of its 1 us bucket; the last bucket is open."""
+    total = np.cumsum(histogram)
+    if total.size == 0 or total[-1] == 0:
+        return 0.0
+    return float(np.searchsorted(total, share * total[-1]) + 1)

@@ -1,4 +1,4 @@
-// Runs every test of one layer's test program.
+// Main: runs every test of one layer's test program.
 // SPDX-License-Identifier: Apache-2.0
 #include "check.hpp"
 

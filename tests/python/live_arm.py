@@ -100,6 +100,16 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
+def wait_for_the_end(robot: Robot) -> None:
+    """Waits until the plan in force has been played; a hold by a lost answer is not that."""
+
+    def is_over() -> bool:
+        record = robot.loop.snapshot()
+        return record is not None and record["state"] == "hold" and record["cause"]["reason"] == "plan exhausted"
+
+    wait_for(is_over, "the end of the plan")
+
+
 def sweep(robot: Robot, reach: float = 0.5) -> NDArray[np.float64]:
     """Rows that move every joint slowly towards the middle of its range   (41, joints)"""
     now, _ = robot.state()
@@ -113,6 +123,8 @@ def sweep(robot: Robot, reach: float = 0.5) -> NDArray[np.float64]:
 def play_sweep(robot: Robot, seconds: float = 4.0) -> NDArray[np.float64]:
     """Plays :func:`sweep` and waits until the arm moves."""
     rows = sweep(robot)
+    # at rest at its end, for long enough to catch up after a hold on the way
+    rows = np.concatenate([rows, np.repeat(rows[-1:], 10, axis=0)])
     start, _ = robot.state()
     assert robot.play(rows, time.monotonic(), seconds / 40, robot.loop.generation) > 0
     wait_for(lambda: bool(np.abs(robot.state()[0] - start).max() > 0.05), "motion")

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from live_arm import LiveArm, play_sweep, sweep, wait_for
+from live_arm import LiveArm, play_sweep, sweep, wait_for, wait_for_the_end
 from wallx_edge.errors import BusError, BusTimeout, CalibrationError, ConfigError, SafetyStop
 from wallx_edge.robot import Robot
 
@@ -25,7 +25,7 @@ def test_connecting_and_leaving_writes_nothing(arm: LiveArm) -> None:
 def test_a_plan_is_played_to_its_last_row(arm: LiveArm) -> None:
     with Robot.connect(arm.config) as robot, robot.enabled():
         rows = play_sweep(robot, seconds=3.0)
-        wait_for(lambda: robot.loop.state == "hold", "the end of the plan")
+        wait_for_the_end(robot)
         record = robot.loop.snapshot()
         assert record is not None
         # within a tick of the servo: the limiter rounds off the spline's stop
@@ -78,7 +78,7 @@ def test_enabling_again_moves_again(arm: LiveArm) -> None:
 def test_a_late_chunk_holds_and_the_next_one_goes_on(arm: LiveArm) -> None:
     with Robot.connect(arm.config) as robot, robot.enabled():
         play_sweep(robot, seconds=0.5)
-        wait_for(lambda: robot.loop.state == "hold", "the late chunk")
+        wait_for_the_end(robot)
         play_sweep(robot, seconds=2.0)
         assert robot.loop.state in ("ramp", "run")
         assert robot.loop.counters()["holds"] >= 1
@@ -180,12 +180,23 @@ def test_a_silent_servo_stops_the_others(arm: LiveArm) -> None:
     assert np.ptp(story.trace.position[-40:], axis=0).max() <= 2
 
 
+def test_a_servo_that_restarts_is_noticed(arm: LiveArm) -> None:
+    """It comes back without torque, answering as if nothing had been."""
+    with Robot.connect(arm.config) as robot:
+        with pytest.raises(SafetyStop, match=r"shoulder_lift|not answered"), robot.enabled():
+            play_sweep(robot)
+            arm.sim.send("brownout 2")
+            wait_for(lambda: robot.loop.state == "fault", "the fault")
+            robot.check()
+        wait_until_commands_rest(robot)
+
+
 def test_lost_and_damaged_answers_are_ridden_out(arm: LiveArm) -> None:
     arm.sim.send("drop 0.02")
     arm.sim.send("corrupt 0.02")
     with Robot.connect(arm.config) as robot, robot.enabled():
         play_sweep(robot, seconds=1.5)
-        wait_for(lambda: robot.loop.state == "hold", "the end of the plan")
+        wait_for_the_end(robot)
         assert robot.loop.counters()["stale_ticks"] > 0
         robot.check()
     arm.story().check_held()

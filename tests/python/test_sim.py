@@ -274,3 +274,16 @@ def test_it_ends_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     end = time.monotonic() + 30
     while read_log(tmp_path / "log.jsonl")[-1]["kind"] != "end":
         assert time.monotonic() < end
+
+
+def test_what_was_written_before_a_stop_is_in_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    with SimProcess("so101", log=log) as sim:
+        line = os.open(sim.port, os.O_RDWR | os.O_NOCTTY)
+        try:
+            for _ in range(20):
+                os.write(line, bytes.fromhex("FFFFFE0A832A0201000802000439"))
+            sim.stop()
+        finally:
+            os.close(line)
+    assert sum("goals" in record for record in read_log(log)) == 20

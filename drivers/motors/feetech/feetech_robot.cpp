@@ -55,6 +55,7 @@ int get(const Register& row, std::span<const std::uint8_t> block, std::uint8_t f
   return feetech::from_sign_magnitude(row.num_bytes == 2 ? feetech::get_u16(at) : at[0], row.sign_bit);
 }
 
+constexpr int kMissedToDoubt = 2;  // reads without an answer before a servo may have restarted
 constexpr int kReadBackTries = 3;
 constexpr Duration kReadBackTime = std::chrono::milliseconds(10);
 
@@ -295,6 +296,8 @@ Result FeetechRobot::read(TimePoint deadline, JointState& state) noexcept {
     const Answer& answer = answers_[i];
     Servo& servo = servos_[i];
     servo.has_position = answer.is_fresh;
+    servo.num_missed = answer.is_fresh ? 0 : servo.num_missed + 1;
+    if (servo.num_missed >= kMissedToDoubt) is_torque_doubtful_ = true;
     if (!answer.is_fresh) continue;
     servo.position = servo.scale.to_rad(get(kPresentPosition, answer.parameters, kStateAddress));
     state.position[i] = servo.position;
@@ -305,7 +308,19 @@ Result FeetechRobot::read(TimePoint deadline, JointState& state) noexcept {
     state.sampled_at[i] = answer.arrived_at;
     state.drive_error[i] = answer.error;
   }
+  if (result.ok() && is_movable_ && is_torque_doubtful_) return check_torque(deadline);
   return result;
+}
+
+// a servo that restarts forgets its torque and answers as if nothing had been
+Result FeetechRobot::check_torque(TimePoint deadline) noexcept {
+  if (const Result result = ask_all(torque_request_, 1, deadline); !result.ok()) return result;
+  for (std::size_t i = 0; i < num_servos_; ++i)
+    if (answers_[i].parameters[0] != 1)
+      return {
+          .code = ErrorCode::torque_off, .joint = static_cast<std::int16_t>(i), .detail = answers_[i].error};
+  is_torque_doubtful_ = false;
+  return {};
 }
 
 Result FeetechRobot::check_command(const SafeCommand& command, std::uint64_t tick) const noexcept {

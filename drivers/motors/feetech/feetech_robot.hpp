@@ -67,6 +67,7 @@ class FeetechRobot final : public Robot {
     feetech::TickScale scale;
     double position = 0;        // [rad], found by the last read()
     bool has_position = false;  // the last read() found one
+    int num_missed = 0;         // reads without an answer, one after the other
   };
   using Config = std::array<std::uint8_t, kConfigBytes>;
 
@@ -82,6 +83,7 @@ class FeetechRobot final : public Robot {
   Result check_command(const SafeCommand& command, std::uint64_t tick) const noexcept;
   std::uint16_t to_goal(std::size_t joint, double position) noexcept;
   Result write_all(std::uint8_t address, std::uint8_t num_bytes, TimePoint deadline) noexcept;
+  Result check_torque(TimePoint deadline) noexcept;
   Result write_torque_limit(double share, TimePoint deadline) noexcept;
 
   Embodiment embodiment_;
@@ -90,7 +92,8 @@ class FeetechRobot final : public Robot {
   const std::uint64_t serial_;
   std::size_t num_servos_ = 0;
   bool is_connected_ = false;
-  bool is_movable_ = false;  // enable() has given every servo a goal since connect()
+  bool is_torque_doubtful_ = false;  // a servo was silent long enough to have restarted
+  bool is_movable_ = false;          // enable() has given every servo a goal since connect()
   std::atomic<std::uint64_t> num_clamped_{0};
 
   // fixed buffers of the loop calls

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from wallx_edge import __version__
 from wallx_edge.errors import WallxError
 
-__all__ = ["main"]
+__all__ = ["duration", "main"]
 
 # verb -> what it does; its module is wallx_edge.cli.<verb>, with add_arguments(parser) and run(args) -> exit code
 VERBS = {
@@ -26,6 +27,14 @@ VERBS = {
     "infer": "compute one action chunk from pictures",
     "bench": "measure engine, loading and control loop",
 }
+
+
+def duration(text: str) -> float:
+    """A time in seconds from the command line: finite and above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError(text)
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from wallx_edge import benchmark
+from wallx_edge.cli import duration
 from wallx_edge.embodiment import load_embodiment
+from wallx_edge.errors import ConfigError
 from wallx_edge.synth import synth
 
 PARTS = ("engine", "load", "loop")
@@ -22,9 +24,9 @@ PARTS = ("engine", "load", "loop")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
-    parser.add_argument("part", nargs="*", choices=[[], *PARTS], default=[], help="what to measure; all by default")
+    parser.add_argument("part", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; all by default")
     parser.add_argument("--checkpoint", type=Path, help="for the engine; a synthetic tiny one by default")
-    parser.add_argument("--duration", type=float, default=20.0, help="of the loop's run [s] (20)")
+    parser.add_argument("--duration", type=duration, default=20.0, help="of the loop's run [s] (20)")
     parser.add_argument("--rate", type=float, default=200.0, help="of the loop [1/s] (200)")
     parser.add_argument("--busy", type=int, default=2, help="busy processes beside the loop (2)")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -32,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints."""
+    for part in args.part:
+        if part not in PARTS:
+            raise ConfigError(f"unknown part {part!r}; there are: {', '.join(PARTS)}")
+    if not 20 <= args.rate <= 1000:
+        raise ConfigError(f"--rate is {args.rate:g}, expected 20 to 1000 Hz")
+    if not 0 <= args.busy <= 64:
+        raise ConfigError(f"--busy is {args.busy}, expected 0 to 64 processes")
     console = Console(highlight=False, stderr=args.json)
     results: dict[str, Any] = {"machine": _machine()}
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

@@ -13,10 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from wallx_edge import __version__, demo
-from wallx_edge.cli.live import LiveView, lateness_us
+from wallx_edge.cli import duration
+from wallx_edge.cli.live import LiveView
 from wallx_edge.cli.run import StopSignals
 from wallx_edge.errors import ConfigError
-from wallx_edge.robot import Robot
+from wallx_edge.robot import Robot, lateness_us
 from wallx_edge.session import PlayedChunk, Session, Status
 from wallx_edge.sim import SimProcess
 
@@ -24,7 +25,7 @@ from wallx_edge.sim import SimProcess
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("--out", type=Path, default=Path("wallx-demo"), help="folder for what it leaves (wallx-demo)")
-    parser.add_argument("--duration", type=float, default=8.0, help="how long to ask for new chunks [s] (8)")
+    parser.add_argument("--duration", type=duration, default=8.0, help="how long to ask for new chunks [s] (8)")
     parser.add_argument("--task", default="put the block on the plate of the same color", help="the instruction")
     parser.add_argument("--seed", type=int, default=0, help="of the untrained checkpoint (0)")
     parser.add_argument("--json", action="store_true", help="print the summary, for programs")
@@ -32,13 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs and checks; 0 when the emulator's log agrees with what was commanded."""
-    if args.duration <= 0:
-        raise ConfigError(f"--duration is {args.duration:g}, expected more than 0 s")
     console = Console(highlight=False, stderr=args.json)
     out: Path = args.out
-    out.mkdir(parents=True, exist_ok=True)
     log = out / "emulator.jsonl"
-    log.unlink(missing_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be used as a folder: {error.strerror or error}") from error
     console.print(f"wallx-edge {__version__}: an untrained checkpoint drives an emulated SO-101; it does no task")
     with ExitStack() as stack:
         port = out / "port"

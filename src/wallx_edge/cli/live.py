@@ -7,25 +7,16 @@ import time
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from wallx_edge.robot import Robot
+from wallx_edge.robot import Robot, lateness_us
 from wallx_edge.session import Status
 
-__all__ = ["LiveView", "lateness_us"]
+__all__ = ["LiveView"]
 
 LINE_EVERY = 1.0  # where there is no terminal [s]
-
-
-def lateness_us(histogram: NDArray[np.uint64], share: float) -> float:
-    """A percentile of the loop's lateness [us]: the upper edge of its 1 us bucket; the last bucket is open."""
-    total = np.cumsum(histogram)
-    if total.size == 0 or total[-1] == 0:
-        return 0.0
-    return float(np.searchsorted(total, share * total[-1]) + 1)
 
 
 class LiveView:

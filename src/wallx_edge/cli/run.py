@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wallx_edge.cameras import Camera
+from wallx_edge.cli import duration
 from wallx_edge.cli.live import LiveView
 from wallx_edge.policy import Policy
 from wallx_edge.robot import Robot
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("robot", type=Path, help="ROBOT.toml")
     parser.add_argument("--task", required=True, help="what the robot is to do")
-    parser.add_argument("--duration", type=float, help="how long to ask for new chunks [s]; until Ctrl-C by default")
+    parser.add_argument("--duration", type=duration, help="how long to ask for new chunks [s]; until Ctrl-C by default")
     parser.add_argument(
         "--dry-run", action="store_true", help="connect, show how everything matches and the first chunk; move nothing"
     )
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             _show_match(console, config, policy, robot, cameras)
             _show_chunk(console, session, robot)
-            return 0
+            return 128 + signals.received[0] if signals.received else 0
         for shortfall in robot.loop.real_time["shortfalls"]:
             console.print(f"[bold yellow]not real time:[/] {shortfall}", soft_wrap=True)
         signals.stop(session)
