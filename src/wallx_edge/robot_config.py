@@ -155,10 +155,14 @@ class RobotConfig:
             DeviceError: a camera that does not open.
         """
         with ExitStack() as stack:
-            yield {
-                role: stack.enter_context(open_camera(table, role, base=self.path.parent))
-                for role, table in self.cameras.items()
-            }
+            cameras: dict[str, Camera] = {}
+            for role, table in self.cameras.items():
+                try:
+                    camera = open_camera(table, role, base=self.path.parent)
+                except ConfigError as error:
+                    raise ConfigError(f"{self.path}: {error}") from error
+                cameras[role] = stack.enter_context(camera)
+            yield cameras
 
 
 def _cameras(top: Table) -> dict[str, Mapping[str, Any]]:
