@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from wallx_edge.cameras import Camera, open_camera
 from wallx_edge.embodiment import calibration_path
+from wallx_edge.errors import ConfigError
 from wallx_edge.policy import PolicyConfig
 from wallx_edge.tables import Table, read_toml
 

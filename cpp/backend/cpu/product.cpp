@@ -30,9 +30,18 @@ WALLX_INLINE void block(const Operands& o, std::int64_t row, std::int64_t column
       for (int c = 0; c < Columns; ++c) acc[r][c] += a * b[c];
     }
   }
+  float totals[Rows * Columns];
+  if constexpr (Rows * Columns == kLanes) {
+    Lanes parts[kLanes], sums;
+    for (int i = 0; i < kLanes; ++i) parts[i] = acc[i / Columns][i % Columns];
+    sum_all(parts, sums);
+    store(sums, totals);
+  } else {
+    for (int i = 0; i < Rows * Columns; ++i) totals[i] = sum(acc[i / Columns][i % Columns]);
+  }
   for (int r = 0; r < Rows; ++r)
     for (int c = 0; c < Columns; ++c) {
-      float total = sum(acc[r][c]);
+      float total = totals[r * Columns + c];
       for (std::int64_t i = k; i < o.depth; ++i) total += x[r * o.x_stride + i] * w[c * o.w_stride + i];
       o.y[(row + r) * o.y_stride + column + c] = total;
     }

@@ -31,6 +31,28 @@ WALLX_INLINE float sum(const Lanes& lanes) {
   return total[0];
 }
 
+// sums[i] = sum of the lanes of parts[i]: halves of neighbours are added until one vector is left
+WALLX_INLINE void sum_all(Lanes (&parts)[kLanes], Lanes& sums) {
+  for (int i = 0; i < 8; ++i) {
+    const Lanes &a = parts[2 * i], &b = parts[2 * i + 1];
+    parts[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+               __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  }
+  for (int i = 0; i < 4; ++i) {
+    const Lanes &a = parts[2 * i], &b = parts[2 * i + 1];
+    parts[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+               __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+  }
+  for (int i = 0; i < 2; ++i) {
+    const Lanes &a = parts[2 * i], &b = parts[2 * i + 1];
+    parts[i] = __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+               __builtin_shufflevector(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
+  }
+  const Lanes &a = parts[0], &b = parts[1];
+  sums = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+         __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+
 // e^x to two units in the last place between -87 and 88, clamped there: x = n ln 2 + r, e^r by a polynomial
 // of degree 6 on [-ln 2 / 2, ln 2 / 2] (Moshier, Cephes expf), 2^n through the exponent's bits
 WALLX_INLINE void exponential(Lanes& x) {

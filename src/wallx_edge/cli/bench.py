@@ -89,8 +89,13 @@ def _print(console: Console, results: dict[str, Any]) -> None:
             )
         console.print(
             f"  a prefix {engine['prefix_ratio']:.1f} times as long makes a step {engine['step_ratio']:.2f} times as "
-            f"long\n  prefill {engine['engine_gflops']:.0f} GFLOP/s in its products alone; numpy's product, all "
-            f"threads, {engine['numpy_gflops']:.0f} GFLOP/s"
+            f"long; computing it again in every step would make that {engine['recompute_ratio']:.0f} times",
+            soft_wrap=True,
+        )
+        console.print(
+            f"  prefill {engine['engine_gflops']:.0f} GFLOP/s in its products alone; numpy's product, all threads, "
+            f"{engine['numpy_gflops']:.0f} GFLOP/s",
+            soft_wrap=True,
         )
     if load := results.get("load"):
         console.print("\nloading, peak resident memory with file pages")
