@@ -15,7 +15,7 @@ class BusTimeout(BusError, TimeoutError): ...
 class CalibrationError(WallxError): ...
 class SafetyStop(WallxError): ...
 
-# -- control: the loop ------------------------------------------------------------------------------------------------
+# -- control: the loop ---------------------------------------------------------------------------------------
 
 LoopStateName = Literal["idle", "ramp", "run", "hold", "estop", "fault"]
 LOOP_STATES: tuple[str, ...]  # names of LoopColumns["state"]
@@ -110,7 +110,7 @@ class LoopFaultReport(TypedDict):
     records: LoopColumns  # the last 64 ticks
 
 class ControlLoop:
-    """The only writer of a robot's motors; its thread never takes the GIL. Every method may be called from any thread."""
+    """The only writer of a robot's motors. Its thread never takes the GIL; any thread may call any method."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class ControlLoop:
             The plan's sequence number, or 0: the generation is over and the plan was dropped.
 
         Raises:
-            ConfigError: wrong shape, more than MAX_ROWS rows, a value that is not finite, a generation to come.
+            ConfigError: wrong shape, too many rows, a value that is not finite, a generation to come.
         """
 
     # requests: taken up by the next tick
