@@ -254,7 +254,7 @@ def make_robot(
         CalibrationError: a calibration that does not fit the embodiment.
     """
 
-# -- control: the loop ------------------------------------------------------------------------------------------------
+# -- control: the loop ---------------------------------------------------------------------------------------
 
 LoopStateName = Literal["idle", "ramp", "run", "hold", "estop", "fault"]
 LOOP_STATES: tuple[str, ...]  # names of LoopColumns["state"]
@@ -386,7 +386,7 @@ class ControlLoop:
             The plan's sequence number, or 0: the generation is over and the plan was dropped.
 
         Raises:
-            ConfigError: wrong shape, more than MAX_ROWS rows, a value that is not finite, a generation to come.
+            ConfigError: wrong shape, too many rows, a value that is not finite, a generation to come.
         """
 
     # requests: taken up by the next tick

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <csignal>
 #include <set>
-#include <thread>
 
 #include "allocation_counter.hpp"
 #include "base/errors.hpp"
@@ -16,24 +15,10 @@
 
 using namespace wallx;
 using wallx::test::Bench;
+using wallx::test::check_limits;
 using wallx::test::FakeRobot;
 
 namespace {
-
-// no step of what was sent exceeds the limits of the fake robot's joints
-void check_limits(const FakeRobot& robot, double dt, double start_velocity_share = 1) {
-  const JointLimits& l = robot.embodiment().joints[0].limits;
-  for (std::size_t j = 0; j < robot.embodiment().joints.size(); ++j) {
-    double p = robot.sent.front()[j], v = 0, a = 0;
-    for (const auto& command : robot.sent) {
-      const double nv = (command[j] - p) / dt, na = (nv - v) / dt, jerk = (na - a) / dt;
-      CHECK(std::abs(nv) <= l.max_velocity * start_velocity_share * (1 + 1e-9));
-      CHECK(std::abs(na) <= l.max_acceleration * (1 + 1e-8));
-      CHECK(std::abs(jerk) <= l.max_jerk * (1 + 1e-6));
-      p = command[j], v = nv, a = na;
-    }
-  }
-}
 
 bool is_still(const Bench& bench, int last) {
   const auto& sent = bench.robot->sent;
@@ -584,110 +569,4 @@ TEST(wrong_settings_are_named) {
   CHECK_THROWS(make([](LoopConfig& c) { c.estop_torque_share = 0; }), ConfigError, "estop_torque_share");
   CHECK_THROWS(make([](LoopConfig& c) { c.priority = 100; }), ConfigError, "priority");
   CHECK_THROWS(ControlLoop(nullptr, LoopConfig{}), ConfigError, "no robot");
-}
-
-namespace {
-
-// answers at the real time
-class LiveRobot final : public Robot {
- public:
-  FakeRobot inner;
-  const Embodiment& embodiment() const noexcept override { return inner.embodiment(); }
-  std::uint64_t serial() const noexcept override { return inner.serial(); }
-  void connect() override {}
-  void disconnect() noexcept override {}
-  Result read(TimePoint deadline, JointState& state) noexcept override {
-    inner.now = Clock::now();
-    return inner.read(deadline, state);
-  }
-  Result send(SafeCommand&& command, std::uint64_t tick, TimePoint deadline) noexcept override {
-    return inner.send(std::move(command), tick, deadline);
-  }
-  Result enable(SafeCommand&& command, std::uint64_t tick, TimePoint deadline) noexcept override {
-    return inner.enable(std::move(command), tick, deadline);
-  }
-  Result limit_torque(double share, TimePoint deadline) noexcept override {
-    return inner.limit_torque(share, deadline);
-  }
-};
-
-template <class Condition>
-bool eventually(Condition condition) {
-  for (int i = 0; i < 30000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return false;
-}
-
-}  // namespace
-
-TEST(holds_on_exit) {
-  const auto robot = std::make_shared<LiveRobot>();
-  LoopConfig config;
-  // any delay of this machine is a late tick, not a late joint
-  config.stale_hold = Seconds(5);
-  config.stale_fault = Seconds(10);
-  ControlLoop loop(robot, config);
-  loop.start();
-  CHECK(loop.is_running());
-  CHECK_THROWS(loop.start(), DeviceError, "already running");
-  CHECK(loop.real_time_status().is_fifo || !loop.real_time_status().shortfalls.empty());
-  loop.request(kRequestEnable);
-  const std::vector<double> row(3, 1.9);
-  CHECK(loop.submit(row, Clock::now(), Seconds(600), 0) > 0);
-  // stop in the middle of the motion
-  LoopRecord record;
-  REQUIRE(eventually(
-      [&] { return loop.snapshot(record) && record.state == LoopState::ramp && record.command[0] > 0.3; }));
-  loop.stop();
-  CHECK(!loop.is_running());
-  REQUIRE(loop.snapshot(record));
-  CHECK(record.state == LoopState::hold);
-  CHECK(robot->inner.is_torque_on);
-  CHECK_EQ(robot->inner.torque_share, 1.0);
-  check_limits(robot->inner, 0.005);
-  const auto& sent = robot->inner.sent;
-  REQUIRE(sent.size() > 2);
-  CHECK(sent[sent.size() - 1] == sent[sent.size() - 2]);  // at rest
-  CHECK(sent.back()[0] < 1.9);
-  CHECK_EQ(loop.counters().num_ticks, record.tick);
-  std::uint64_t in_histogram = 0;
-  for (const std::uint64_t count : loop.lateness_histogram()) in_histogram += count;
-  CHECK_EQ(in_histogram, record.tick);
-  // it can be started again, and still holds
-  loop.start();
-  CHECK(eventually([&] { return loop.counters().num_ticks > record.tick + 3; }));
-  loop.stop();
-  loop.stop();
-  CHECK(sent.back() == sent[sent.size() - 3]);
-}
-
-TEST(other_threads_see_whole_records) {
-  const auto robot = std::make_shared<LiveRobot>();
-  robot->inner.keeps_sent = false;
-  LoopConfig config;
-  config.rate_hz = 1000;
-  config.stale_hold = Seconds(5);
-  config.stale_fault = Seconds(10);
-  ControlLoop loop(robot, config);
-  loop.start();
-  loop.request(kRequestEnable);
-  std::uint64_t last = 0, drained = 0;
-  std::vector<LoopRecord> records(64);
-  std::vector<double> rows(3 * 20, 0.2);
-  while (drained < 1000) {
-    LoopRecord newest;
-    if (loop.snapshot(newest)) {
-      CHECK(newest.tick >= last);
-      last = newest.tick;
-      CHECK_EQ(newest.num_joints, 3u);
-    }
-    CHECK(loop.submit(rows, Clock::now(), Seconds(0.05), loop.generation()) > 0);
-    const std::size_t count = loop.drain(records);
-    for (std::size_t i = 0; i < count; ++i) CHECK_EQ(records[i].tick, ++drained);
-    std::this_thread::yield();
-  }
-  loop.stop();
-  CHECK_EQ(loop.counters().num_dropped_records, 0u);
 }

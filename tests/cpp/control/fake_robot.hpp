@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "check.hpp"
 #include "control/control_loop.hpp"
 #include "hardware/robot.hpp"
 
@@ -168,5 +169,20 @@ struct Bench {
                         loop->generation());
   }
 };
+
+// no step of what was sent exceeds the limits of the fake robot's joints
+inline void check_limits(const FakeRobot& robot, double dt, double start_velocity_share = 1) {
+  const JointLimits& l = robot.embodiment().joints[0].limits;
+  for (std::size_t j = 0; j < robot.embodiment().joints.size(); ++j) {
+    double p = robot.sent.front()[j], v = 0, a = 0;
+    for (const auto& command : robot.sent) {
+      const double nv = (command[j] - p) / dt, na = (nv - v) / dt, jerk = (na - a) / dt;
+      CHECK(std::abs(nv) <= l.max_velocity * start_velocity_share * (1 + 1e-9));
+      CHECK(std::abs(na) <= l.max_acceleration * (1 + 1e-8));
+      CHECK(std::abs(jerk) <= l.max_jerk * (1 + 1e-6));
+      p = command[j], v = nv, a = na;
+    }
+  }
+}
 
 }  // namespace wallx::test

@@ -1,0 +1,118 @@
+// ControlLoop's thread: it ticks, holds on exit, and shows whole records to other threads; no wall time is
+// judged. SPDX-License-Identifier: Apache-2.0
+#include <thread>
+
+#include "base/errors.hpp"
+#include "check.hpp"
+#include "control/control_loop.hpp"
+#include "fake_robot.hpp"
+
+using namespace wallx;
+using wallx::test::check_limits;
+using wallx::test::FakeRobot;
+
+namespace {
+
+// answers at the real time
+class LiveRobot final : public Robot {
+ public:
+  FakeRobot inner;
+  const Embodiment& embodiment() const noexcept override { return inner.embodiment(); }
+  std::uint64_t serial() const noexcept override { return inner.serial(); }
+  void connect() override {}
+  void disconnect() noexcept override {}
+  Result read(TimePoint deadline, JointState& state) noexcept override {
+    inner.now = Clock::now();
+    return inner.read(deadline, state);
+  }
+  Result send(SafeCommand&& command, std::uint64_t tick, TimePoint deadline) noexcept override {
+    return inner.send(std::move(command), tick, deadline);
+  }
+  Result enable(SafeCommand&& command, std::uint64_t tick, TimePoint deadline) noexcept override {
+    return inner.enable(std::move(command), tick, deadline);
+  }
+  Result limit_torque(double share, TimePoint deadline) noexcept override {
+    return inner.limit_torque(share, deadline);
+  }
+};
+
+template <class Condition>
+bool eventually(Condition condition) {
+  for (int i = 0; i < 30000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST(holds_on_exit) {
+  const auto robot = std::make_shared<LiveRobot>();
+  LoopConfig config;
+  // any delay of this machine is a late tick, not a late joint
+  config.stale_hold = Seconds(5);
+  config.stale_fault = Seconds(10);
+  ControlLoop loop(robot, config);
+  loop.start();
+  CHECK(loop.is_running());
+  CHECK_THROWS(loop.start(), DeviceError, "already running");
+  CHECK(loop.real_time_status().is_fifo || !loop.real_time_status().shortfalls.empty());
+  loop.request(kRequestEnable);
+  const std::vector<double> row(3, 1.9);
+  CHECK(loop.submit(row, Clock::now(), Seconds(600), 0) > 0);
+  // stop in the middle of the motion
+  LoopRecord record;
+  REQUIRE(eventually(
+      [&] { return loop.snapshot(record) && record.state == LoopState::ramp && record.command[0] > 0.3; }));
+  loop.stop();
+  CHECK(!loop.is_running());
+  REQUIRE(loop.snapshot(record));
+  CHECK(record.state == LoopState::hold);
+  CHECK(robot->inner.is_torque_on);
+  CHECK_EQ(robot->inner.torque_share, 1.0);
+  check_limits(robot->inner, 0.005);
+  const auto& sent = robot->inner.sent;
+  REQUIRE(sent.size() > 2);
+  CHECK(sent[sent.size() - 1] == sent[sent.size() - 2]);  // at rest
+  CHECK(sent.back()[0] < 1.9);
+  CHECK_EQ(loop.counters().num_ticks, record.tick);
+  std::uint64_t in_histogram = 0;
+  for (const std::uint64_t count : loop.lateness_histogram()) in_histogram += count;
+  CHECK_EQ(in_histogram, record.tick);
+  // it can be started again, and still holds
+  loop.start();
+  CHECK(eventually([&] { return loop.counters().num_ticks > record.tick + 3; }));
+  loop.stop();
+  loop.stop();
+  CHECK(sent.back() == sent[sent.size() - 3]);
+}
+
+TEST(other_threads_see_whole_records) {
+  const auto robot = std::make_shared<LiveRobot>();
+  robot->inner.keeps_sent = false;
+  LoopConfig config;
+  config.rate_hz = 1000;
+  config.stale_hold = Seconds(5);
+  config.stale_fault = Seconds(10);
+  ControlLoop loop(robot, config);
+  loop.start();
+  loop.request(kRequestEnable);
+  std::uint64_t last = 0, drained = 0;
+  std::vector<LoopRecord> records(64);
+  std::vector<double> rows(3 * 20, 0.2);
+  while (drained < 1000) {
+    LoopRecord newest;
+    if (loop.snapshot(newest)) {
+      CHECK(newest.tick >= last);
+      last = newest.tick;
+      CHECK_EQ(newest.num_joints, 3u);
+    }
+    CHECK(loop.submit(rows, Clock::now(), Seconds(0.05), loop.generation()) > 0);
+    const std::size_t count = loop.drain(records);
+    for (std::size_t i = 0; i < count; ++i) CHECK_EQ(records[i].tick, ++drained);
+    std::this_thread::yield();
+  }
+  loop.stop();
+  CHECK_EQ(loop.counters().num_dropped_records, 0u);
+}
