@@ -236,6 +236,19 @@ def check(
     return out
 
 
+def require_matplotlib() -> None:
+    """Chooses a backend that needs no screen; a demo calls this before it moves anything.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise ConfigError("the demo's plot needs matplotlib: pip install 'wallx-edge[plot]'") from error
+    mpl.use("Agg")
+
+
 def plot(path: Path, columns: dict[str, NDArray[Any]], joint_names: Sequence[str]) -> None:
     """Draws commanded and measured joints over time.
 
@@ -247,11 +260,7 @@ def plot(path: Path, columns: dict[str, NDArray[Any]], joint_names: Sequence[str
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise ConfigError("the plot needs matplotlib: pip install 'wallx-edge[plot]'") from error
-    mpl.use("Agg")
+    require_matplotlib()
     from matplotlib import pyplot
 
     sent = columns["has_command"].astype(bool)

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs and checks; 0 when the emulator's log agrees with what was commanded."""
     console = Console(highlight=False, stderr=args.json)
     out: Path = args.out
+    demo.require_matplotlib()
     log = out / "emulator.jsonl"
     try:
         out.mkdir(parents=True, exist_ok=True)
