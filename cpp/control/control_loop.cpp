@@ -91,8 +91,10 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
   record_.read = robot_->read(now + share_of(period_, config_.read_share), feedback_);
   record_.read_us = static_cast<float>(to_seconds(config_.clock() - before) * 1e6);
   if (record_.read.code == ErrorCode::bus_closed) is_bus_closed_ = true;
-  if (!record_.read.ok() && record_.read.code != ErrorCode::drive_error)
-    statistics_.add(LoopStatistics::stale_ticks);
+  // a drive that reports an error or a lost torque has answered all the same
+  const bool is_answered = record_.read.ok() || record_.read.code == ErrorCode::drive_error ||
+                           record_.read.code == ErrorCode::torque_off;
+  if (!is_answered) statistics_.add(LoopStatistics::stale_ticks);
 
   std::uint8_t requests = requests_.exchange(0, std::memory_order_acq_rel);
   if (const std::uint32_t estops = estop_count(); estops != estops_seen_) {
@@ -105,7 +107,7 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
   Playhead head;
   if (plan) head = interpolate(*plan, now, {record_.target.data(), num_joints});
   record_.finding = watch(watchdog_, {now, &feedback_, is_bus_closed_, plan != nullptr, head.is_exhausted});
-  if (record_.read.code == ErrorCode::torque_off)
+  if (record_.read.code == ErrorCode::torque_off && machine_.is_enabled())
     record_.finding = {Verdict::fault, Reason::torque_lost, record_.read.joint};
   const LoopState previous = machine_.state();
   const Decision decision =
@@ -128,7 +130,7 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
   if (decision.enables) {
     // the measured pose of every joint is the first command; an answer lost now is asked for again in a
     // period
-    if (record_.read.ok() || record_.read.code == ErrorCode::drive_error) enable(now);
+    if (is_answered) enable(now);
   } else if (decision.motion != Motion::none) {
     LimitReasons reasons;
     const SafetyLimiter undelivered = limiter_;
@@ -150,7 +152,10 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
     }
     if (!is_bus_closed_) send(std::move(command), now);
     // the motors still stand at the last command that was sent: the next one starts from there
-    if (!record_.send.ok()) limiter_ = undelivered;
+    if (!record_.send.ok()) {
+      limiter_ = undelivered;
+      was_on_target_ = false;
+    }
   }
   if (decision.lowers_torque && !is_bus_closed_) {
     record_.send = robot_->limit_torque(config_.estop_torque_share, now + kEnableTime);

@@ -189,6 +189,12 @@ def test_a_servo_that_restarts_is_noticed(arm: LiveArm) -> None:
             wait_for(lambda: robot.loop.state == "fault", "the fault")
             robot.check()
         wait_until_commands_rest(robot)
+        # latched until somebody says so; then it is enabled like the first time
+        robot.loop.reset()
+        wait_for(lambda: robot.loop.state == "idle", "the reset")
+        with robot.enabled():
+            play_sweep(robot)
+    assert arm.story().trace.torque[-1].all()
 
 
 def test_lost_and_damaged_answers_are_ridden_out(arm: LiveArm) -> None:

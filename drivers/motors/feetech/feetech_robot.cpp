@@ -394,6 +394,7 @@ Result FeetechRobot::enable(SafeCommand&& measured, std::uint64_t tick, TimePoin
     if (answers_[i].parameters[0] != 1)
       return {
           .code = ErrorCode::drive_error, .joint = static_cast<std::int16_t>(i), .detail = answers_[i].error};
+  is_torque_doubtful_ = false;
   return {};
 }
 
