@@ -11,6 +11,7 @@ namespace wallx {
 std::shared_ptr<Robot> make_robot(const Embodiment& embodiment,
                                   const std::vector<JointCalibration>& calibration, const std::string& port,
                                   int baud_rate) {
+  check_drops(embodiment);
   if (embodiment.motor_family == "feetech_sts")
     return std::make_shared<FeetechRobot>(embodiment, calibration,
                                           std::make_unique<SerialBus>(port, baud_rate));

@@ -26,6 +26,7 @@ class RobotConfig:
 
         [robot]
         embodiment = "so101"                # built-in name or path of a TOML file
+        accept_drop = true                  # only where a drive's timeout lets a joint fall: arm it, or (false) do not
         calibration = "my_arm.json"         # LeRobot's fields; or unit = "my_arm", in the user's configuration folder
 
         [bus]
@@ -56,6 +57,7 @@ class RobotConfig:
     Attributes:
         path: of the file.
         embodiment: name or path.
+        accept_drop: whether timeouts of drives that let a gravity-loaded joint fall are armed; None: not said.
         calibration: path of the unit's calibration file.
         port: serial device.
         baud_rate: [bit/s]
@@ -68,6 +70,7 @@ class RobotConfig:
 
     path: Path
     embodiment: str
+    accept_drop: bool | None
     calibration: Path
     port: str
     baud_rate: int
@@ -90,7 +93,7 @@ class RobotConfig:
         base = path.parent
 
         robot = top.table("robot")
-        robot.check_keys(("embodiment",), ("calibration", "unit"))
+        robot.check_keys(("embodiment",), ("calibration", "unit", "accept_drop"))
         embodiment = robot.text("embodiment")
         if embodiment.endswith(".toml") or "/" in embodiment:
             embodiment = str(base / embodiment)
@@ -137,6 +140,7 @@ class RobotConfig:
         return cls(
             path=path,
             embodiment=embodiment,
+            accept_drop=robot.flag("accept_drop") if "accept_drop" in robot.values else None,
             calibration=calibration,
             port=bus.text("port"),
             baud_rate=bus.integer("baud_rate", 9600, 4_000_000, 1_000_000),

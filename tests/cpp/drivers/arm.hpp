@@ -9,22 +9,9 @@
 #include <vector>
 
 #include "check.hpp"
+#include "contract/command_maker.hpp"
 #include "drivers/motors/feetech/feetech_robot.hpp"
 #include "drivers/scripted_servos.hpp"
-
-namespace wallx {
-
-// stands in for control's limiter, the only class that may make commands
-class SafetyLimiter {
- public:
-  static SafeCommand make(std::uint64_t robot, std::uint64_t tick, const std::vector<double>& position) {
-    SafeCommand command(robot, tick, position.size());
-    std::copy(position.begin(), position.end(), command.position_.begin());
-    return command;
-  }
-};
-
-}  // namespace wallx
 
 namespace wallx::test {
 
@@ -55,6 +42,17 @@ struct Arm {
 
   SafeCommand command(const std::vector<double>& position, std::uint64_t tick = 5) const {
     return SafetyLimiter::make(robot.serial(), tick, position);
+  }
+  // sends the straight line from here to there in steps that a joint can go
+  Result glide(const std::vector<double>& from, const std::vector<double>& to) {
+    Result result;
+    std::vector<double> row(to.size());
+    for (int i = 1; i <= 20 && result.ok(); ++i) {
+      for (std::size_t k = 0; k < to.size(); ++k)
+        row[k] = i == 20 ? to[k] : from[k] + (to[k] - from[k]) * i / 20;
+      result = robot.send(command(row), 5, deadline);
+    }
+    return result;
   }
   // connected, torque on, and the log empty
   void start() {
