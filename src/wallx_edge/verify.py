@@ -18,6 +18,7 @@ from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.normalizer import Kind, Normalizer
 from wallx_edge.preprocess import ImageProcessor, Pictures, resize_for_model
 from wallx_edge.prompts import ACTION, END, STATE, Tokenizer, flow_prompt
+from wallx_edge.verify_fast import fast, greedy
 
 __all__ = ["GROUPS", "Comparison", "Report", "verify"]
 
@@ -31,10 +32,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "layers": ("flow.step0.", "flow.inputs_embeds0", "flow.action_embed0", "proprio.embed"),
     "flow": ("flow.", "flow_causal.", "flow_legacy9."),
     "text": ("text.",),
+    "fast": ("fast.", "fastgen."),
     "normalizer": ("norm.", "proprio.normalized"),
 }
-# groups that a case may hold and this version does not compute
-LATER: dict[str, tuple[str, ...]] = {"fast": ("fast.", "fastgen.")}
 
 # prefix -> largest error as a share of the tensor's largest magnitude, and the most it may be in the tensor's own unit;
 # the longest prefix decides. Integers and bytes are compared exactly, whatever stands here.
@@ -61,11 +61,13 @@ TOLERANCES: dict[str, tuple[float, float]] = {
     "flow.inputs_embeds0": (5e-5, np.inf),
     "flow.action_embed0": (1e-5, np.inf),
     "text.": (5e-5, np.inf),
+    "fast.": (1e-6, 1e-3),
+    "fastgen.": (5e-5, np.inf),
+    "fastgen.gt_action": (1e-6, 1e-3),
 }
 # below this distance between the two best logits, rounding may choose the other token
 MIN_MARGIN = 1e-2
 NUM_STEPS = 10  # of a case whose manifest names none: the reference's default
-NUM_LOGIT_ROWS = 40  # the cases keep the first rows only
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,11 @@ def verify(directory: str | Path, groups: Iterable[str] | None = None) -> Report
         groups: of :data:`GROUPS`; all of them by default.
 
     Raises:
-        ConfigError: an unknown group, or one that this version does not compute.
+        ConfigError: an unknown group.
         CheckpointError: a file of the case is missing or damaged.
     """
     chosen = tuple(GROUPS) if groups is None else tuple(dict.fromkeys(groups))
     for group in chosen:
-        if group in LATER:
-            raise ConfigError(f"group {group!r} is not computed by this version; it has: {', '.join(GROUPS)}")
         if group not in GROUPS:
             raise ConfigError(f"unknown group {group!r}; there are: {', '.join(GROUPS)}")
     if not chosen:
@@ -180,10 +180,7 @@ def verify(directory: str | Path, groups: Iterable[str] | None = None) -> Report
 
 def _group_of(name: str) -> str | None:
     matches = [
-        (len(prefix), group)
-        for group, prefixes in {**GROUPS, **LATER}.items()
-        for prefix in prefixes
-        if name.startswith(prefix)
+        (len(prefix), group) for group, prefixes in GROUPS.items() for prefix in prefixes if name.startswith(prefix)
     ]
     return max(matches)[1] if matches else None
 
@@ -216,35 +213,38 @@ def _compare(name: str, group: str, computed: Tensors, reference: Tensors) -> Co
     return Comparison(name, group, error, tolerance, note)
 
 
-# what follows from the tokens chosen before, with the axis that counts tokens
-_GENERATED = {"text.generated_ids": 1, "text.logits": 0, "text.top2_margin": 0}
-_RUNNER_UP = "text.runner_up"  # computed beside them, in no case
+# what follows from the tokens chosen before, with the axis that counts tokens; runner_up is computed beside them
+_GENERATED = {
+    f"{group}.{name}": axis
+    for group in ("text", "fastgen")
+    for name, axis in (("generated_ids", 1), ("logits", 0), ("top2_margin", 0))
+}
 
 
-def _other_choice(computed: Tensors, reference: Tensors) -> int | None:
+def _other_choice(computed: Tensors, reference: Tensors, group: str) -> int | None:
     """The step at which the reference rightly chose the other of two equally good tokens; the texts part there.
 
     Only the very first difference counts, only at a close call, and only if the reference's token is our second.
     """
-    got, expected = computed["text.generated_ids"], reference.get("text.generated_ids")
+    got, expected = computed[f"{group}.generated_ids"], reference.get(f"{group}.generated_ids")
     if expected is None or expected.ndim != 2 or expected.shape[0] != 1:
         return None
     pairs = zip(got[0], expected[0], strict=False)
     step = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
-    if step is None or computed["text.top2_margin"][step] > MIN_MARGIN:
+    if step is None or computed[f"{group}.top2_margin"][step] > MIN_MARGIN:
         return None
-    return step if computed[_RUNNER_UP][step] == expected[0, step] else None
+    return step if computed[f"{group}.runner_up"][step] == expected[0, step] else None
 
 
 def _until_other_choice(name: str, computed: Tensors, reference: Tensors) -> tuple[NDArray[Any], NDArray[Any], str]:
     """Both sides up to where the texts rightly part; whole where they do not."""
     got, expected = computed[name], reference[name]
-    step = _other_choice(computed, reference)
+    step = _other_choice(computed, reference, name.partition(".")[0])
     if step is None:
         return got, expected, ""
     axis = _GENERATED[name]
     # the scores of the close call itself still follow from equal texts
-    keep = step if name == "text.generated_ids" else step + 1
+    keep = step if name.endswith(".generated_ids") else step + 1
     if max(got.shape[axis], expected.shape[axis]) <= keep:
         return got, expected, ""
     cut = (slice(None),) * axis + (slice(0, keep),)
@@ -284,6 +284,7 @@ class _Case:
             "layers": self._layers,
             "flow": self._flow,
             "text": self._text,
+            "fast": lambda: fast(self),
             "normalizer": self._normalizer,
         }
         return groups[group]()
@@ -506,28 +507,9 @@ class _Case:
         grids = self.pictures.grids[:num_pictures]
         num_patches = int(grids.prod(axis=1).sum())
         trace = self.context.prefill(ids, self.pictures.pixel_values[:num_patches], grids, trace=True)
-        generated: list[int] = []
-        runners_up: list[int] = []
-        logits: list[NDArray[np.float32]] = []
-        margins: list[float] = []
-        end = self.tokenizer.special_id(END)
-        for _ in range(int(self._entry("max_new_tokens"))):
-            scores = self.context.logits()
-            first = int(scores.argmax())
-            second = next(int(i) for i in np.argpartition(scores, -2)[-2:] if i != first)
-            if len(logits) < NUM_LOGIT_ROWS:
-                logits.append(scores)
-            margins.append(float(scores[first] - scores[second]))
-            generated.append(first)
-            runners_up.append(second)
-            if first == end:
-                break
-            self.context.decode(first)
+        written = greedy(self.context, int(self._entry("max_new_tokens")), self.tokenizer.special_id(END))
         return {
             "text.prompt_ids": ids[np.newaxis],
             "text.prefill_norm": trace["norm"][np.newaxis],
-            "text.generated_ids": np.array([generated], np.int64),
-            "text.logits": np.stack(logits),
-            "text.top2_margin": np.array(margins, np.float32),
-            _RUNNER_UP: np.array(runners_up, np.int64),
+            **{f"text.{name}": value for name, value in written.items()},
         }
