@@ -8,6 +8,7 @@ PYBIND11_MODULE(_emulator, m) {
   m.doc() =
       "Emulated servos behind a pseudo-terminal. Import the public classes from wallx_edge.sim instead.";
   wallx::emulator::register_errors(m);
+  wallx::emulator::register_faults(m);
   wallx::emulator::register_servo_setup(m);
   wallx::emulator::register_arm_emulator(m);
 }

@@ -7,6 +7,7 @@
 namespace wallx::emulator {
 
 void register_errors(pybind11::module_& m);
+void register_faults(pybind11::module_& m);
 void register_servo_setup(pybind11::module_& m);
 void register_arm_emulator(pybind11::module_& m);
 

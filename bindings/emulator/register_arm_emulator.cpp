@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <memory>
 #include <optional>
 
@@ -17,6 +18,9 @@ namespace {
 TimePoint at_ns(std::int64_t ns) { return TimePoint(std::chrono::nanoseconds(ns)); }
 std::int64_t to_ns(TimePoint at) { return std::chrono::nanoseconds(at.time_since_epoch()).count(); }
 
+void check_found(bool is_found, int id) {
+  if (!is_found) throw ConfigError("no emulated servo has the id " + std::to_string(id));
+}
 class ArmEmulator {
  public:
   ArmEmulator(std::vector<ServoSetup> servos, std::uint64_t seed, int baud_rate)
@@ -42,6 +46,21 @@ class ArmEmulator {
     return std::move(*result);
   }
 
+  void set_fault(const std::string& kind, std::optional<int> id, std::optional<double> value) {
+    const FaultRow& row = find_fault(kind);
+    const int drive = id.value_or(kEveryDrive);
+    check_fault("feetech_sts", StsBus::kFaults, row.kind, drive, value.value_or(row.preset));
+    if (row.kind == FaultKind::unplug) running().unplug();
+    check_found(use([&](StsBus& bus) { return bus.set_fault(row.kind, drive, value.value_or(row.preset)); }),
+                drive);
+  }
+  void clear_fault(const std::string& kind, std::optional<int> id) {
+    const FaultRow& row = find_fault(kind);
+    const int drive = id.value_or(kEveryDrive);
+    if (row.kind == FaultKind::unplug) running().plug_in();
+    check_found(use([&](StsBus& bus) { return bus.clear_fault(row.kind, drive); }), drive);
+  }
+
   StsBus& stepped() {
     if (host_)
       throw DeviceError("the emulated arm was started on " + host_->port() + ": it keeps its own time");
@@ -50,6 +69,11 @@ class ArmEmulator {
   const PtyHost* host() const { return host_.get(); }
 
  private:
+  PtyHost& running() {
+    if (!host_) throw DeviceError("only a started arm has a port to pull; call start() first");
+    return *host_;
+  }
+
   std::vector<ServoSetup> servos_;
   BusOptions options_;
   std::unique_ptr<StsBus> bus_;
@@ -67,13 +91,6 @@ std::string take_due(StsBus& bus, TimePoint now) {
     for (std::size_t i = 0; i < count; ++i) bytes += static_cast<char>(taken[i].byte);
   }
   return bytes;
-}
-
-void check_found(bool is_found, int id) {
-  if (!is_found) throw ConfigError("no emulated servo has the id " + std::to_string(id));
-}
-void check_probability(double p) {
-  if (!(p >= 0 && p <= 1)) throw ConfigError("probability " + std::to_string(p) + " must be 0..1");
 }
 
 template <class Value>
@@ -133,47 +150,23 @@ void register_arm_emulator(py::module_& m) {
       py::arg("data"), py::arg("now_ns"));
 
   // faults
+  c.def("set_fault", &ArmEmulator::set_fault, py::arg("kind"), py::arg("id") = py::none(),
+        py::arg("value") = py::none(), Release());
+  c.def("clear_fault", &ArmEmulator::clear_fault, py::arg("kind"), py::arg("id") = py::none(), Release());
   c.def(
-      "set_drop",
-      [](ArmEmulator& arm, double p, int id) {
-        check_probability(p);
-        check_found(arm.use([&](StsBus& bus) { return bus.set_drop(p, id); }), id);
-      },
-      py::arg("probability"), py::arg("id") = int{kBroadcastId}, Release());
-  c.def(
-      "set_corrupt",
-      [](ArmEmulator& arm, double p, int id) {
-        check_probability(p);
-        check_found(arm.use([&](StsBus& bus) { return bus.set_corrupt(p, id); }), id);
-      },
-      py::arg("probability"), py::arg("id") = int{kBroadcastId}, Release());
-  c.def(
-      "silence",
-      [](ArmEmulator& arm, int id, bool is_silent) {
-        check_found(arm.use([&](StsBus& bus) { return bus.silence(id, is_silent); }), id);
-      },
-      py::arg("id"), py::arg("is_silent") = true, Release());
-  c.def(
-      "block",
-      [](ArmEmulator& arm, int id, bool is_blocked) {
-        check_found(arm.use([&](StsBus& bus) { return bus.block(id, is_blocked); }), id);
-      },
-      py::arg("id"), py::arg("is_blocked") = true, Release());
-  c.def(
-      "brown_out",
-      [](ArmEmulator& arm, int id) {
-        check_found(arm.use([&](StsBus& bus) { return bus.brown_out(id); }), id);
-      },
-      py::arg("id"), Release());
-  c.def(
-      "set_wrong_id",
-      [](ArmEmulator& arm, int id, int answer_id) {
-        if (answer_id < 0 || answer_id > 253) {
-          throw ConfigError("answer id " + std::to_string(answer_id) + " must be 0..253");
+      "hand",
+      [](ArmEmulator& arm, int id, std::optional<double> share) {
+        if (share && !(*share >= 0 && *share <= 1)) {
+          throw ConfigError("a hand moves to a share of the travel in 0..1, got " + std::to_string(*share));
         }
-        check_found(arm.use([&](StsBus& bus) { return bus.set_wrong_id(id, answer_id); }), id);
+        check_found(arm.use([&](StsBus& bus) {
+          StsServo* servo = bus.find(id);
+          if (servo) servo->set_hand(share.value_or(std::numeric_limits<double>::quiet_NaN()));
+          return servo != nullptr;
+        }),
+                    id);
       },
-      py::arg("id"), py::arg("answer_id"), Release());
+      py::arg("id"), py::arg("share") = py::none(), Release());
 
   // looking on
   c.def_property_readonly("positions", [](ArmEmulator& arm) {

@@ -37,30 +37,14 @@ const char* instruction_name(std::uint8_t instruction) {
   return "unknown";
 }
 
-const char* fault_name(FaultKind fault) {
-  switch (fault) {
-    case FaultKind::none:
-      return "none";
-    case FaultKind::answer_dropped:
-      return "answer_dropped";
-    case FaultKind::answer_corrupted:
-      return "answer_corrupted";
-    case FaultKind::set_drop:
-      return "set_drop";
-    case FaultKind::set_corrupt:
-      return "set_corrupt";
-    case FaultKind::silence:
-      return "silence";
-    case FaultKind::unsilence:
-      return "unsilence";
-    case FaultKind::block:
-      return "block";
-    case FaultKind::free:
-      return "free";
-    case FaultKind::brownout:
-      return "brownout";
-    case FaultKind::wrong_id:
-      return "wrong_id";
+const char* action_name(FaultAction action) {
+  switch (action) {
+    case FaultAction::set:
+      return "set";
+    case FaultAction::cleared:
+      return "cleared";
+    case FaultAction::hit:
+      return "hit";
   }
   return "unknown";
 }
@@ -185,8 +169,10 @@ void append_json(const Event& event, std::string& out) {
       char value[32];
       std::snprintf(value, sizeof value, "%.9g", event.value);
       out += "fault\",\"fault\":\"";
-      out += fault_name(event.fault);
-      out += "\",\"id\":" + std::to_string(event.id) + ",\"value\":" + value;
+      out += fault_row(event.fault).name;
+      out += "\",\"action\":\"";
+      out += action_name(event.action);
+      out += "\",\"id\":" + std::to_string(event.fault_id) + ",\"value\":" + value;
       break;
     }
     case EventKind::state:

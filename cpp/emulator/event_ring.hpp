@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "base/time.hpp"
+#include "emulator/faults.hpp"
 
 namespace wallx::emulator {
 
@@ -21,31 +22,19 @@ enum class EventKind : std::uint8_t {
   malformed,       // right checksum, impossible length or address: ignored
   truncated,       // the line fell silent inside a packet: dropped
   collision,       // the host spoke while answers were still due
-  fault,           // injected, or a command that changes what is injected
+  fault,           // set or cleared by command, or a chance that came true
   state,
-};
-
-enum class FaultKind : std::uint8_t {
-  none,
-  answer_dropped,
-  answer_corrupted,
-  set_drop,
-  set_corrupt,
-  silence,
-  unsilence,
-  block,
-  free,
-  brownout,
-  wrong_id,
 };
 
 struct Event {
   TimePoint at;
   EventKind kind = EventKind::instruction;
-  FaultKind fault = FaultKind::none;
+  FaultKind fault = FaultKind::drop;  // of a fault
+  FaultAction action = FaultAction::set;
+  std::int16_t fault_id = kEveryDrive;  // the drive it happens to
   std::uint8_t instruction = 0;
   std::uint8_t id = 0;         // addressed servo; 254: all
-  double value = 0;            // probability, or the id that is answered with
+  double value = 0;            // of a fault, in its unit
   std::uint16_t size = 0;      // of `parameters`
   std::uint8_t num_goals = 0;  // goals written (instruction), or servos (state)
   std::uint8_t num_torques = 0;

@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <initializer_list>
 #include <utility>
 
 #include "base/errors.hpp"
@@ -30,6 +31,13 @@ constexpr int kQuietRounds = 20;  // of 1 ms without a byte before a line that i
 constexpr std::size_t kTerminalSize = 4095;  // what a terminal's queue holds
 
 [[noreturn]] void fail(const std::string& what) { throw DeviceError(what + ": " + std::strerror(errno)); }
+
+void close_files(std::initializer_list<int*> files) {
+  for (int* file : files) {
+    if (*file >= 0) ::close(*file);
+    *file = -1;
+  }
+}
 
 std::string line_head(const char* kind) {
   std::string line = "{\"t\":";
@@ -54,6 +62,7 @@ PtyHost::PtyHost(const std::vector<ServoSetup>& servos, BusOptions bus, const Ho
   pthread_mutex_init(&mutex_, &attributes);
   pthread_mutexattr_destroy(&attributes);
   try {
+    open_clock();
     open_terminal();
     make_link();
     thread_ = std::thread([this] { run(); });
@@ -88,18 +97,25 @@ void PtyHost::open_terminal() {
   ::cfmakeraw(&settings);
   ::cfsetspeed(&settings, B1000000);
   if (::tcsetattr(slave_, TCSANOW, &settings) != 0) fail("cannot set " + port_ + " to raw mode");
+  // edges, not levels: asking a terminal whether there is input waits for a kernel worker of normal priority,
+  // which a busy computer runs milliseconds later
+  watch(master_, EPOLLIN | EPOLLET);
+}
+
+void PtyHost::open_clock() {
   wake_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   timer_ = ::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
   epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
   if (wake_ < 0 || timer_ < 0 || epoll_ < 0) fail("cannot make the files the pacing thread waits on");
-  // edges, not levels: asking a terminal whether there is input waits for a kernel worker of normal priority,
-  // which a busy computer runs milliseconds later
-  for (const int file : {master_, wake_, timer_}) {
-    epoll_event event{};
-    event.events = file == master_ ? EPOLLIN | EPOLLET : EPOLLIN;
-    event.data.fd = file;
-    if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, file, &event) != 0) fail("cannot wait on " + port_);
-  }
+  watch(wake_, EPOLLIN);
+  watch(timer_, EPOLLIN);
+}
+
+void PtyHost::watch(int file, unsigned events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.fd = file;
+  if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, file, &event) != 0) fail("cannot wait on " + port_);
 }
 
 void PtyHost::make_link() {
@@ -117,7 +133,7 @@ void PtyHost::make_link() {
   has_link_ = true;
 }
 
-void PtyHost::close_all() noexcept {
+void PtyHost::close_terminal() noexcept {
   if (has_link_) {
     // only if it is still ours
     char target[128];
@@ -126,10 +142,29 @@ void PtyHost::close_all() noexcept {
       ::unlink(options_.link.c_str());
     has_link_ = false;
   }
-  for (int* file : {&slave_, &master_, &wake_, &timer_, &epoll_}) {
-    if (*file >= 0) ::close(*file);
-    *file = -1;
-  }
+  close_files({&slave_, &master_});
+}
+
+void PtyHost::close_all() noexcept {
+  close_terminal();
+  close_files({&wake_, &timer_, &epoll_});
+}
+
+void PtyHost::unplug() {
+  with_bus([this](StsBus&) { close_terminal(); });
+}
+
+void PtyHost::plug_in() {
+  with_bus([this](StsBus&) {
+    if (master_ >= 0) return;
+    try {
+      open_terminal();
+      make_link();
+    } catch (...) {
+      close_terminal();
+      throw;
+    }
+  });
 }
 
 void PtyHost::stop() {
@@ -220,10 +255,11 @@ std::size_t PtyHost::hand_over(std::span<const std::uint8_t> bytes) noexcept {
   // TIOCSTI puts a byte straight into the reader's queue; a write is carried there by a kernel worker of
   // normal priority, milliseconds late on a busy computer. It is a privilege, like SCHED_FIFO
   int unread = 0;
-  if (::ioctl(slave_, FIONREAD, &unread) == 0 &&
+  if (slave_ >= 0 && ::ioctl(slave_, FIONREAD, &unread) == 0 &&
       static_cast<std::size_t>(unread) + bytes.size() > kTerminalSize) {
     return 0;
   }
+  if (slave_ < 0) return bytes.size();  // pulled: nobody misses them
   if (may_insert_) {
     std::size_t done = 0;
     while (done < bytes.size() && ::ioctl(slave_, TIOCSTI, &bytes[done]) == 0) ++done;

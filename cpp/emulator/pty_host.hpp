@@ -51,14 +51,22 @@ class PtyHost {
   // 20 ms.
   void stop();
 
-  const std::string& port() const noexcept { return port_; }
+  // Pulls the adapter: whoever has the port open sees it hang up, its path and link are gone. The servos live
+  // on. plug_in() opens another port and makes the link anew. Both idempotent; throw DeviceError.
+  void unplug();
+  void plug_in();
+
+  const std::string& port() const noexcept { return port_; }         // changes with plug_in()
   bool is_realtime() const noexcept { return is_realtime_.load(); }  // SCHED_FIFO was permitted
   HostCounters counters() const noexcept;
   // Runs `body` on the bus between two wake-ups of the pacing thread, which waits meanwhile: keep it short.
   void with_bus(const std::function<void(StsBus&)>& body);
 
  private:
+  void open_clock();
   void open_terminal();
+  void watch(int file, unsigned events);
+  void close_terminal() noexcept;
   void make_link();
   void close_all() noexcept;
   void run() noexcept;

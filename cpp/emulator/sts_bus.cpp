@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "base/errors.hpp"
 
@@ -14,7 +15,7 @@ namespace {
 constexpr std::uint8_t kPing = 0x01, kRead = 0x02, kWrite = 0x03, kRegWrite = 0x04, kAction = 0x05,
                        kSyncRead = 0x82, kSyncWrite = 0x83;
 constexpr Duration kIdleReset = std::chrono::milliseconds(10);  // silence that ends an unfinished packet
-constexpr Duration kBootTime = std::chrono::milliseconds(100);
+constexpr std::size_t kLongestAnswer = kNumRegisters + 6;
 
 // the complement of the low byte of the sum over everything between header and checksum
 std::uint8_t packet_sum(const std::uint8_t* first, const std::uint8_t* last) {
@@ -60,11 +61,28 @@ StsServo* StsBus::find(int id) noexcept {
   return nullptr;
 }
 
-StsBus::Slot* StsBus::listener(int id) noexcept {
+bool StsBus::is_listening(const Slot& slot, int id) const noexcept {
+  return slot.listens_to() == id && !slot.servo.faults().has(FaultKind::silent) && now_ >= slot.boots_at;
+}
+
+// two servos with one id answer at once: on an open-drain line a 0 wins
+template <class Body>
+bool StsBus::for_listeners(int id, Body&& body) noexcept {
+  const TimePoint begin = answer_end_;
+  const std::size_t first = outgoing_.size;
+  TimePoint end = begin;
+  bool is_heard = false;
   for (Slot& slot : slots_) {
-    if (slot.servo.id() == id && !slot.is_silent && now_ >= slot.boots_at) return &slot;
+    if (!is_listening(slot, id)) continue;
+    overlap_ = is_heard ? first : kNoOverlap;
+    answer_end_ = begin;
+    body(slot);
+    end = std::max(end, answer_end_);
+    is_heard = true;
   }
-  return nullptr;
+  overlap_ = kNoOverlap;
+  answer_end_ = end;
+  return is_heard;
 }
 
 void StsBus::receive(std::span<const std::uint8_t> bytes, TimePoint now) noexcept {
@@ -119,6 +137,7 @@ void StsBus::step_plant() noexcept {
     slots_[i].servo.step(to_seconds(kPlantStep), moment[i], is_powered ? supply : 0.0);
   }
   plant_time_ += kPlantStep;
+  babble();
 }
 
 void StsBus::take_byte(const TimedByte& byte) noexcept {
@@ -167,7 +186,6 @@ void StsBus::execute(TimePoint at) noexcept {
   Event& event = scratch_;
   event.at = at;
   event.kind = EventKind::instruction;
-  event.fault = FaultKind::none;
   event.instruction = instruction;
   event.id = packet_[2];
   event.num_goals = event.num_torques = 0;
@@ -192,11 +210,9 @@ bool StsBus::execute_one(Event& event, std::uint8_t instruction,
   const auto for_addressed = [&](auto&& body) {
     if (is_broadcast) {
       for (Slot& slot : slots_) {
-        if (!slot.is_silent && now_ >= slot.boots_at) body(slot);
+        if (is_listening(slot, slot.listens_to())) body(slot);
       }
-    } else if (Slot* slot = listener(event.id)) {
-      body(*slot);
-    } else {
+    } else if (!for_listeners(event.id, body)) {
       ++counters_.unanswered;
     }
   };
@@ -255,10 +271,11 @@ bool StsBus::sync_read(std::span<const std::uint8_t> parameters) noexcept {
   std::array<std::uint8_t, kNumRegisters> data;
   const std::span<std::uint8_t> out(data.data(), parameters[1]);
   for (const std::uint8_t id : parameters.subspan(2)) {
-    if (Slot* slot = listener(id)) {
-      slot->servo.read(parameters[0], out);
-      answer(*slot, out);
-    } else {
+    const bool is_heard = for_listeners(id, [&](Slot& slot) {
+      slot.servo.read(parameters[0], out);
+      answer(slot, out);
+    });
+    if (!is_heard) {
       // the others wait for the missing one's slot to pass
       ++counters_.unanswered;
       answer_end_ += byte_time_ * static_cast<int>(out.size() + 6);
@@ -273,11 +290,10 @@ bool StsBus::sync_write(Event& event, std::span<const std::uint8_t> parameters) 
   if ((parameters.size() - 2) % group != 0) return false;
   ++counters_.sync_writes;
   for (std::size_t at = 2; at < parameters.size(); at += group) {
-    if (Slot* slot = listener(parameters[at])) {
-      apply(event, *slot, slot->servo.write(parameters[0], parameters.subspan(at + 1, group - 1)));
-    } else {
-      ++counters_.unanswered;
-    }
+    const bool is_heard = for_listeners(parameters[at], [&](Slot& slot) {
+      apply(event, slot, slot.servo.write(parameters[0], parameters.subspan(at + 1, group - 1)));
+    });
+    if (!is_heard) ++counters_.unanswered;
   }
   return true;
 }
@@ -299,38 +315,102 @@ void StsBus::answer_write(Slot& slot, bool is_broadcast) noexcept {
 }
 
 void StsBus::answer(Slot& slot, std::span<const std::uint8_t> parameters) noexcept {
-  std::array<std::uint8_t, kNumRegisters + 6> bytes;
-  const std::size_t size = parameters.size() + 6;
+  const FaultSet& faults = slot.servo.faults();
+  std::array<std::uint8_t, 2 * kLongestAnswer + 2> bytes;  // one byte too many, sent twice
+  std::size_t size = parameters.size() + 6;
+  const int id = faults.has(FaultKind::wrong_id) ? static_cast<int>(faults.value(FaultKind::wrong_id))
+                                                 : slot.listens_to();
   bytes[0] = bytes[1] = 0xFF;
-  bytes[2] = slot.answer_id < 0 ? slot.servo.id() : static_cast<std::uint8_t>(slot.answer_id);
+  bytes[2] = static_cast<std::uint8_t>(id);
   bytes[3] = static_cast<std::uint8_t>(parameters.size() + 2);
   bytes[4] = slot.servo.error_bits();
   std::copy(parameters.begin(), parameters.end(), bytes.begin() + 5);
   bytes[size - 1] = packet_sum(&bytes[2], &bytes[size - 1]);
 
-  const TimePoint begin = answer_end_ + std::chrono::microseconds(2 * slot.servo.value(reg::kReturnDelay));
+  const TimePoint begin = answer_end_ + std::chrono::microseconds(2 * slot.servo.value(reg::kReturnDelay)) +
+                          to_duration(Seconds(faults.value(FaultKind::delay)));
+  // a spoiled answer keeps its time on the wire, a longer one takes more
   answer_end_ = begin + byte_time_ * static_cast<int>(size);
+  size = spoil(slot, bytes, size);
+  answer_end_ = std::max(answer_end_, begin + byte_time_ * static_cast<int>(size));
+  put_on_line(begin, {bytes.data(), size});
+}
 
-  // always the same number of draws per answer: a changed probability does not shift the rest of the run
-  const double drop_draw = draw(), corrupt_draw = draw();
+// Lets the slot's faults loose on an answer; returns how many bytes leave.
+std::size_t StsBus::spoil(Slot& slot, std::span<std::uint8_t> bytes, std::size_t size) noexcept {
+  const FaultSet& faults = slot.servo.faults();
+  // always the same number of draws per answer: a changed chance does not shift the rest of the run
+  std::array<double, 7> draws;
+  for (double& value : draws) value = draw();
   const std::uint64_t place = draw_bits();
-  if (drop_draw < slot.drop) {
-    ++counters_.answers_dropped;
-    record_fault(FaultKind::answer_dropped, slot.servo.id(), 0);
-    return;
+  bool is_spoiled = false;
+  const auto hits = [&](FaultKind kind) {
+    if (!(draws[static_cast<std::size_t>(kind)] < faults.value(kind))) return false;
+    is_spoiled = true;
+    record_fault(kind, FaultAction::hit, slot.servo.id(), faults.value(kind));
+    return true;
+  };
+  static_assert(static_cast<std::size_t>(FaultKind::late) == 6, "the kinds with a chance come first");
+
+  if (hits(FaultKind::late)) {
+    std::array<std::uint8_t, kLongestAnswer> now_due = slot.late;
+    const std::size_t now_size = std::exchange(slot.late_size, size);
+    std::copy_n(bytes.begin(), size, slot.late.begin());
+    std::copy_n(now_due.begin(), now_size, bytes.begin());
+    size = now_size;
   }
-  if (corrupt_draw < slot.corrupt) {
-    ++counters_.answers_corrupted;
+  if (size > 0 && hits(FaultKind::wrong_length)) {
+    size += size > 6 ? -1 : 1;
+    bytes[3] = static_cast<std::uint8_t>(size - 4);
+    if (size == 7) bytes[5] = 0;
+    bytes[size - 1] = packet_sum(&bytes[2], &bytes[size - 1]);
+  }
+  if (size > 0 && hits(FaultKind::corrupt)) {
     bytes[(place >> 8) % size] ^= static_cast<std::uint8_t>(1 + (place & 0xFF) % 255);
-    record_fault(FaultKind::answer_corrupted, slot.servo.id(), 0);
   }
-  if (outgoing_.size + size > outgoing_.items.size()) {
+  if (size > 0 && hits(FaultKind::repeat)) {
+    std::copy_n(bytes.begin(), size, bytes.begin() + static_cast<std::ptrdiff_t>(size));
+    size *= 2;
+  } else if (size > 0 && hits(FaultKind::noise)) {
+    const std::size_t count = 1 + (place >> 16) % 8;
+    std::copy_backward(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size),
+                       bytes.begin() + static_cast<std::ptrdiff_t>(size + count));
+    for (std::size_t i = 0; i < count; ++i) bytes[i] = static_cast<std::uint8_t>(place >> (i * 7));
+    size += count;
+  }
+  if (size > 0 && hits(FaultKind::truncate)) size /= 2;
+  if (hits(FaultKind::drop)) size = 0;
+  counters_.answers_spoiled += is_spoiled;
+  return size;
+}
+
+void StsBus::put_on_line(TimePoint begin, std::span<const std::uint8_t> bytes) noexcept {
+  if (bytes.empty()) return;
+  if (outgoing_.size + bytes.size() > outgoing_.items.size()) {
     ++counters_.input_lost;
     return;
   }
   ++counters_.answers;
-  for (std::size_t i = 0; i < size; ++i) {
-    outgoing_.push({begin + byte_time_ * static_cast<int>(i + 1), bytes[i], i + 1 == size});
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (overlap_ + i < outgoing_.size && overlap_ != kNoOverlap) {
+      outgoing_.at(overlap_ + i).byte &= bytes[i];
+    } else {
+      outgoing_.push({begin + byte_time_ * static_cast<int>(i + 1), bytes[i], i + 1 == bytes.size()});
+    }
+  }
+}
+
+// a status packet that nobody asked for
+void StsBus::babble() noexcept {
+  for (Slot& slot : slots_) {
+    const double rate = slot.servo.faults().value(FaultKind::babble);
+    const TimePoint from = std::max(slot.babbles_at, slot.boots_at);
+    if (rate <= 0 || plant_time_ < from || answer_end_ > plant_time_) continue;
+    slot.babbles_at = plant_time_ + to_duration(Seconds(1 / rate));
+    std::array<std::uint8_t, 6> bytes{0xFF, 0xFF, slot.servo.id(), 2, slot.servo.error_bits(), 0};
+    bytes[5] = packet_sum(&bytes[2], &bytes[5]);
+    answer_end_ = plant_time_ + byte_time_ * static_cast<int>(bytes.size());
+    put_on_line(plant_time_, bytes);
   }
 }
 
@@ -355,65 +435,28 @@ std::optional<TimePoint> StsBus::next_event() const noexcept {
   return next;
 }
 
-bool StsBus::set_drop(double probability, int id) noexcept {
-  bool is_found = false;
+bool StsBus::set_fault(FaultKind kind, int id, double value) noexcept {
+  bool is_found = id == kEveryDrive;
   for (Slot& slot : slots_) {
-    if (id != kBroadcastId && slot.servo.id() != id) continue;
-    slot.drop = probability;
+    if (fault_row(kind).scope == FaultScope::line || (id != kEveryDrive && slot.servo.id() != id)) continue;
     is_found = true;
+    slot.servo.set_fault(kind, value);
+    if (kind == FaultKind::brown_out) slot.boots_at = now_ + to_duration(Seconds(value));
+    if (kind == FaultKind::late) slot.late_size = 0;
   }
-  if (is_found) record_fault(FaultKind::set_drop, id, probability);
+  if (is_found) record_fault(kind, FaultAction::set, id, value);
   return is_found;
 }
 
-bool StsBus::set_corrupt(double probability, int id) noexcept {
-  bool is_found = false;
+bool StsBus::clear_fault(FaultKind kind, int id) noexcept {
+  bool is_found = id == kEveryDrive;
   for (Slot& slot : slots_) {
-    if (id != kBroadcastId && slot.servo.id() != id) continue;
-    slot.corrupt = probability;
+    if (id != kEveryDrive && slot.servo.id() != id) continue;
     is_found = true;
+    slot.servo.clear_fault(kind);
   }
-  if (is_found) record_fault(FaultKind::set_corrupt, id, probability);
+  if (is_found) record_fault(kind, FaultAction::cleared, id, 0);
   return is_found;
-}
-
-bool StsBus::silence(int id, bool is_silent) noexcept {
-  for (Slot& slot : slots_) {
-    if (slot.servo.id() != id) continue;
-    slot.is_silent = is_silent;
-    record_fault(is_silent ? FaultKind::silence : FaultKind::unsilence, id, 0);
-    return true;
-  }
-  return false;
-}
-
-bool StsBus::block(int id, bool is_blocked) noexcept {
-  StsServo* servo = find(id);
-  if (!servo) return false;
-  servo->set_blocked(is_blocked);
-  record_fault(is_blocked ? FaultKind::block : FaultKind::free, id, 0);
-  return true;
-}
-
-bool StsBus::brown_out(int id) noexcept {
-  for (Slot& slot : slots_) {
-    if (slot.servo.id() != id) continue;
-    slot.servo.power_cycle();
-    slot.boots_at = now_ + kBootTime;
-    record_fault(FaultKind::brownout, id, 0);
-    return true;
-  }
-  return false;
-}
-
-bool StsBus::set_wrong_id(int id, int answer_id) noexcept {
-  for (Slot& slot : slots_) {
-    if (slot.servo.id() != id) continue;
-    slot.answer_id = answer_id == id ? -1 : answer_id & 0xFF;
-    record_fault(FaultKind::wrong_id, id, answer_id);
-    return true;
-  }
-  return false;
 }
 
 void StsBus::record_state() noexcept {
@@ -441,13 +484,14 @@ void StsBus::record(EventKind kind, TimePoint at) noexcept {
   events_->push(event);
 }
 
-void StsBus::record_fault(FaultKind fault, int id, double value) noexcept {
+void StsBus::record_fault(FaultKind fault, FaultAction action, int id, double value) noexcept {
   if (!events_) return;
   Event event;
   event.at = now_;
   event.kind = EventKind::fault;
   event.fault = fault;
-  event.id = static_cast<std::uint8_t>(id);
+  event.action = action;
+  event.fault_id = static_cast<std::int16_t>(id);
   event.value = value;
   events_->push(event);
 }

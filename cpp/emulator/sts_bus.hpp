@@ -1,5 +1,5 @@
-// Bus: the half-duplex line with its servos: parses what the host sends, answers at the wire's pace, injects
-// faults. SPDX-License-Identifier: Apache-2.0
+// Bus: the half-duplex line with its servos: parses what the host sends, answers at the wire's pace, does
+// what faults.hpp asks for. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <array>
@@ -39,9 +39,8 @@ struct BusCounters {
   std::uint64_t instructions = 0;  // whole packets, right checksum, understood
   std::uint64_t pings = 0, reads = 0, writes = 0, reg_writes = 0, actions = 0, sync_reads = 0,
                 sync_writes = 0;
-  std::uint64_t answers = 0;            // put on the line, corrupted ones included
-  std::uint64_t answers_dropped = 0;    // by the drop fault
-  std::uint64_t answers_corrupted = 0;  // by the corrupt fault
+  std::uint64_t answers = 0;          // put on the line, corrupted ones included
+  std::uint64_t answers_spoiled = 0;  // by a fault that came true: dropped ones and damaged ones
   std::uint64_t checksum_errors = 0;
   std::uint64_t malformed = 0;
   std::uint64_t truncated = 0;
@@ -58,8 +57,8 @@ void for_each_counter(const BusCounters& c, Visit&& visit) {
   visit("instructions", c.instructions), visit("pings", c.pings), visit("reads", c.reads);
   visit("writes", c.writes), visit("reg_writes", c.reg_writes), visit("actions", c.actions);
   visit("sync_reads", c.sync_reads), visit("sync_writes", c.sync_writes);
-  visit("answers", c.answers), visit("answers_dropped", c.answers_dropped);
-  visit("answers_corrupted", c.answers_corrupted), visit("checksum_errors", c.checksum_errors);
+  visit("answers", c.answers), visit("answers_spoiled", c.answers_spoiled),
+      visit("checksum_errors", c.checksum_errors);
   visit("malformed", c.malformed), visit("truncated", c.truncated);
   visit("unknown_instructions", c.unknown_instructions), visit("unanswered", c.unanswered);
   visit("collisions", c.collisions), visit("input_lost", c.input_lost);
@@ -85,14 +84,12 @@ class StsBus {
   std::optional<TimePoint> next_event() const noexcept;
   TimePoint now() const noexcept { return now_; }
 
-  // Faults. Id 254 means every servo. False: no such servo.
-  bool set_drop(double probability,
-                int id = kBroadcastId) noexcept;  // an answer never leaves, its slot stays empty
-  bool set_corrupt(double probability, int id = kBroadcastId) noexcept;  // one byte of an answer is changed
-  bool silence(int id, bool is_silent) noexcept;  // data wire cut: neither hears nor answers, keeps its goal
-  bool block(int id, bool is_blocked) noexcept;   // an obstacle on both sides of the joint
-  bool brown_out(int id) noexcept;  // power lost for kBootTime: volatile registers and torque are gone
-  bool set_wrong_id(int id, int answer_id) noexcept;  // answers under another id; its own id: cured
+  static constexpr FaultSupport kFaults =
+      FaultSupport::all_but({FaultKind::non_fd, FaultKind::bus_off});  // there is no CAN
+  // Check first with check_fault(). The whole line and every drive: kEveryDrive. False: no such servo.
+  // What happens to the port itself (unplug) is only recorded here; its host does it.
+  bool set_fault(FaultKind kind, int id, double value) noexcept;
+  bool clear_fault(FaultKind kind, int id) noexcept;
 
   std::size_t num_servos() const noexcept { return slots_.size(); }
   StsServo& servo(std::size_t index) noexcept { return slots_[index].servo; }
@@ -102,13 +99,19 @@ class StsBus {
   void record_state() noexcept;  // pushes one state event
 
  private:
+  static constexpr std::size_t kNoOverlap = SIZE_MAX;
   struct Slot {
     StsServo servo;
-    double drop = 0;
-    double corrupt = 0;
-    bool is_silent = false;
-    int answer_id = -1;  // -1: the truth
     TimePoint boots_at{};
+    TimePoint babbles_at{};
+    std::array<std::uint8_t, kNumRegisters + 6> late{};  // the answer that is kept back
+    std::size_t late_size = 0;
+    // the id it listens to; another's with the fault duplicate_id
+    int listens_to() const noexcept {
+      const FaultSet& faults = servo.faults();
+      return faults.has(FaultKind::duplicate_id) ? static_cast<int>(faults.value(FaultKind::duplicate_id))
+                                                 : servo.id();
+    }
   };
   template <class T, std::size_t kCapacity>
   struct Queue {
@@ -116,6 +119,7 @@ class StsBus {
     std::size_t first = 0, size = 0;
     const T& front() const { return items[first]; }
     const T& at(std::size_t i) const { return items[(first + i) % kCapacity]; }
+    T& at(std::size_t i) { return items[(first + i) % kCapacity]; }
     bool push(const T& item) {
       if (size == kCapacity) return false;
       items[(first + size++) % kCapacity] = item;
@@ -131,14 +135,19 @@ class StsBus {
   bool execute_one(Event& event, std::uint8_t instruction, std::span<const std::uint8_t> parameters) noexcept;
   bool sync_read(std::span<const std::uint8_t> parameters) noexcept;
   bool sync_write(Event& event, std::span<const std::uint8_t> parameters) noexcept;
-  Slot* listener(int id) noexcept;
+  bool is_listening(const Slot& slot, int id) const noexcept;
+  template <class Body>
+  bool for_listeners(int id, Body&& body) noexcept;
   void apply(Event& event, const Slot& slot, const WriteEffect& effect) noexcept;
   void answer(Slot& slot, std::span<const std::uint8_t> parameters) noexcept;
   void answer_write(Slot& slot, bool is_broadcast) noexcept;
+  std::size_t spoil(Slot& slot, std::span<std::uint8_t> bytes, std::size_t size) noexcept;
+  void put_on_line(TimePoint begin, std::span<const std::uint8_t> bytes) noexcept;
+  void babble() noexcept;
   double draw() noexcept;  // [0..1)
   std::uint64_t draw_bits() noexcept;
   void record(EventKind kind, TimePoint at) noexcept;
-  void record_fault(FaultKind fault, int id, double value) noexcept;
+  void record_fault(FaultKind fault, FaultAction action, int id, double value) noexcept;
 
   std::vector<Slot> slots_;
   EventRing* events_;
@@ -154,7 +163,8 @@ class StsBus {
   Queue<TimedByte, 16384> outgoing_;
   std::array<std::uint8_t, 512> packet_{};
   std::size_t packet_size_ = 0;
-  bool is_colliding_ = false;  // the packet being received began while answers were due
+  bool is_colliding_ = false;         // the packet being received began while answers were due
+  std::size_t overlap_ = kNoOverlap;  // index in outgoing_ where a second answer falls on the first
   BusCounters counters_;
   Event scratch_;  // too large for a real-time thread's stack to be proud of
 };

@@ -26,6 +26,11 @@ constexpr double kAmbient = 25.0;           // [degC]
 constexpr double kStallHeating = 60.0;      // steady rise at stall torque [degC]
 constexpr double kThermalTime = 120.0;      // [s]
 constexpr double kReleaseMargin = 5.0;      // hysteresis of the temperature protection [degC]
+// a person who moves a limp arm
+constexpr double kHandSpeed = 1.5;       // [rad/s]
+constexpr double kHandStiffness = 40.0;  // [N m/rad]
+constexpr double kHandDamping = 2.0;     // [N m s/rad]
+constexpr double kHandTorque = 2.0;      // the most it pushes [N m]
 
 bool is_persistent(int address) { return address < reg::kTorque || (address >= 80 && address <= 86); }
 bool is_writable(int address) {
@@ -120,7 +125,8 @@ void StsServo::put_signed_word(int address, int value, int sign_bit) noexcept {
 
 double StsServo::position_ticks() const noexcept {
   // single turn: what is reported wraps, as the encoder does
-  const double ticks = angle_ / kRadiansPerTick - signed_word(reg::kHomingOffset, 11);
+  const double jump = faults_.value(FaultKind::sensor_jump);
+  const double ticks = (angle_ + jump) / kRadiansPerTick - signed_word(reg::kHomingOffset, 11);
   const double wrapped = ticks - kTicksPerTurn * std::floor(ticks / kTicksPerTurn);
   return wrapped < kTicksPerTurn ? wrapped : 0.0;
 }
@@ -137,7 +143,7 @@ double StsServo::pitch_change() const noexcept {
 }
 
 std::uint8_t StsServo::error_bits() const noexcept {
-  std::uint8_t bits = 0;
+  auto bits = static_cast<std::uint8_t>(faults_.value(FaultKind::drive_error));
   const double volts = supply_ * 10;
   if (volts > live_[reg::kMaxVoltage] || volts < live_[reg::kMinVoltage]) bits |= kVoltageError;
   if (is_too_hot_) bits |= kTemperatureError;
@@ -147,8 +153,10 @@ std::uint8_t StsServo::error_bits() const noexcept {
 }
 
 void StsServo::refresh() noexcept {
+  if (faults_.has(FaultKind::freeze)) return;
   const double speed = velocity_ / kRadiansPerTick;
-  put_word(reg::kPresentPosition, present_ticks());
+  const int turns = static_cast<int>(faults_.value(FaultKind::encoder_wrap));
+  put_signed_word(reg::kPresentPosition, present_ticks() + turns * kTicksPerTurn, 15);
   put_signed_word(reg::kPresentSpeed, static_cast<int>(std::lround(speed)), 15);
   put_signed_word(reg::kPresentLoad, static_cast<int>(std::lround(effort_ * 1000)), 10);
   live_[reg::kPresentVoltage] = static_cast<std::uint8_t>(std::clamp(std::lround(supply_ * 10), 0L, 255L));
@@ -175,6 +183,7 @@ void StsServo::read(int address, std::span<std::uint8_t> out) noexcept {
 
 WriteEffect StsServo::write(int address, std::span<const std::uint8_t> data) noexcept {
   WriteEffect effect;
+  if (faults_.has(FaultKind::ignore_writes)) return effect;
   const int end = address + static_cast<int>(data.size());
   const auto covers = [&](int at, int size) { return address < at + size && end > at; };
   const std::uint8_t torque_before = torque();
@@ -213,6 +222,7 @@ WriteEffect StsServo::commit_write() noexcept {
 }
 
 void StsServo::take_goal() noexcept {
+  if (faults_.has(FaultKind::stuck) || live_[reg::kMode] != 0) return;
   const int min = word(reg::kMinPosition), max = word(reg::kMaxPosition);
   int goal = signed_word(reg::kGoalPosition, 15);
   if (min < max) goal = std::clamp(goal, min, max);
@@ -255,6 +265,9 @@ void StsServo::make_center() noexcept {
 void StsServo::power_cycle() noexcept {
   live_ = stored_;
   live_[reg::kLock] = 1;
+  if (faults_.has(FaultKind::wrong_mode)) {
+    live_[reg::kMode] = static_cast<std::uint8_t>(faults_.value(FaultKind::wrong_mode));
+  }
   put_word(reg::kTorqueLimit, word(reg::kMaxTorque));
   put_word(reg::kGoalPosition, present_ticks());
   prepared_size_ = 0;
@@ -334,7 +347,8 @@ void StsServo::protect(double dt) noexcept {
 }
 
 void StsServo::step(double dt, double load_torque, double supply) noexcept {
-  supply_ = supply;
+  supply_ = faults_.has(FaultKind::supply) && supply > 0 ? faults_.value(FaultKind::supply) : supply;
+  load_torque += hand_torque(dt);
   const bool is_driven = torque() == kTorqueOn;
   if (is_driven) {
     follow_goal(dt);
@@ -343,7 +357,7 @@ void StsServo::step(double dt, double load_torque, double supply) noexcept {
     effort_ = 0;
   }
   const double braking = is_driven || torque() == kTorqueDamping ? kBackEmf : 0;
-  const double push = kStallTorque * supply / kNominalSupply * effort_;
+  const double push = kStallTorque * supply_ / kNominalSupply * effort_;
 
   // implicit in the damping, so that no gain setting can make the step itself unstable
   const double mobility = dt / setup_.inertia;
@@ -351,7 +365,7 @@ void StsServo::step(double dt, double load_torque, double supply) noexcept {
       (velocity_ + mobility * (push + load_torque)) / (1 + mobility * (setup_.damping + braking));
   const double stopped_by_friction = mobility * setup_.friction;
   velocity -= std::clamp(velocity, -stopped_by_friction, stopped_by_friction);
-  velocity_ = is_blocked_ ? 0 : velocity;
+  velocity_ = faults_.has(FaultKind::block) ? 0 : velocity;
   angle_ += velocity_ * dt;
   if (angle_ <= stop_min_ || angle_ >= stop_max_) {
     angle_ = std::clamp(angle_, stop_min_, stop_max_);
@@ -361,7 +375,35 @@ void StsServo::step(double dt, double load_torque, double supply) noexcept {
   motor_torque_ = push - braking * velocity_;
   const double share = motor_torque_ / kStallTorque;
   temperature_ += dt / kThermalTime * (kAmbient + kStallHeating * share * share - temperature_);
+  if (faults_.has(FaultKind::overheat)) temperature_ = faults_.value(FaultKind::overheat);
   protect(dt);
+}
+
+void StsServo::set_hand(double share) noexcept {
+  if (std::isnan(hand_)) hand_angle_ = angle_;  // it takes hold where the joint is
+  hand_ = share;
+}
+
+double StsServo::hand_torque(double dt) noexcept {
+  if (std::isnan(hand_)) return 0;
+  const double target = stop_min_ + hand_ * (stop_max_ - stop_min_);
+  const double way = target - hand_angle_;
+  hand_angle_ += std::clamp(way, -kHandSpeed * dt, kHandSpeed * dt);
+  const double push = kHandStiffness * (hand_angle_ - angle_) - kHandDamping * velocity_;
+  return std::clamp(push, -kHandTorque, kHandTorque);
+}
+
+void StsServo::set_fault(FaultKind kind, double value) noexcept {
+  if (kind == FaultKind::freeze) refresh();  // what it repeats is what it saw last
+  if (!fault_row(kind).is_moment) faults_.set(kind, value);
+  if (kind == FaultKind::wrong_mode) live_[reg::kMode] = static_cast<std::uint8_t>(value);
+  if (kind == FaultKind::torque_lost) set_torque(kTorqueOff);
+  if (kind == FaultKind::reboot || kind == FaultKind::brown_out) power_cycle();
+}
+
+void StsServo::clear_fault(FaultKind kind) noexcept {
+  if (kind == FaultKind::wrong_mode && faults_.has(kind)) live_[reg::kMode] = stored_[reg::kMode];
+  faults_.clear(kind);
 }
 
 }  // namespace wallx::emulator

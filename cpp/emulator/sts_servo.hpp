@@ -5,8 +5,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
+
+#include "emulator/faults.hpp"
 
 namespace wallx::emulator {
 
@@ -85,7 +88,12 @@ class StsServo {
   // The physical side.
   void step(double dt, double load_torque, double supply) noexcept;  // [s] [N m] [V]
   void power_cycle() noexcept;  // volatile registers are lost, torque is off
-  void set_blocked(bool is_blocked) noexcept { is_blocked_ = is_blocked; }
+  // A hand that drags the joint to a share of its travel between the end stops, slowly, and gives way to more
+  // than it can push. Not a number: lets go.
+  void set_hand(double share) noexcept;
+  const FaultSet& faults() const noexcept { return faults_; }
+  void set_fault(FaultKind kind, double value) noexcept;
+  void clear_fault(FaultKind kind) noexcept;
   double pitch_change() const noexcept;                   // pitch of this link against the one before [rad]
   double current() const noexcept;                        // [A], magnitude
   double velocity() const noexcept { return velocity_; }  // [rad/s]
@@ -110,6 +118,7 @@ class StsServo {
   void follow_goal(double dt) noexcept;
   double drive(double dt) noexcept;
   void protect(double dt) noexcept;
+  double hand_torque(double dt) noexcept;
 
   ServoSetup setup_;
   std::array<std::uint8_t, kNumRegisters> live_{};    // what the servo works with
@@ -136,7 +145,9 @@ class StsServo {
   bool is_overloaded_ = false;    // latched: drive is bound to the holding torque
   bool is_over_current_ = false;  // latched: drive is off
   bool is_too_hot_ = false;       // latched: drive is off
-  bool is_blocked_ = false;
+  FaultSet faults_;
+  double hand_ = std::numeric_limits<double>::quiet_NaN();  // share of the travel, not a number: no hand
+  double hand_angle_ = 0;                                   // where the hand is [rad]
 };
 
 }  // namespace wallx::emulator

@@ -4,6 +4,20 @@
 from collections.abc import Sequence
 from typing import Any
 
+class Fault:
+    """One row of the table of faults; the same words for every motor family."""
+
+    name: str
+    scope: str  # "drive": one or every; "one drive"; "line": no id
+    is_moment: bool  # happens once: there is nothing to clear
+    minimum: float  # of the value
+    maximum: float
+    preset: float  # when no value is given
+    unit: str  # empty: no value
+    effect: str  # one sentence
+
+FAULTS: tuple[Fault, ...]
+
 class ServoSetup:
     """One servo as it leaves the bench and the link that hangs on it; every field has a default.
 
@@ -71,23 +85,22 @@ class ArmEmulator:
     def exchange(self, data: bytes, now_ns: int) -> tuple[bytes, int]:
         """Sends ``data`` and steps until the line is quiet; returns the answers and the time then [ns]."""
 
-    def set_drop(self, probability: float, id: int = 254) -> None:
-        """Answers that never leave; their slot on the wire stays empty. Id 254: all. Raises ConfigError."""
+    def set_fault(self, kind: str, id: int | None = None, value: float | None = None) -> None:
+        """Makes something go wrong (``FAULTS``), at one drive or every drive, with a value or the kind's preset.
 
-    def set_corrupt(self, probability: float, id: int = 254) -> None:
-        """Answers with one changed byte. Id 254: all. Raises ConfigError."""
+        Raises:
+            ConfigError: unknown kind or id, or one that this family's drives cannot do; value out of bounds.
+            DeviceError: a port to be pulled is not there.
+        """
 
-    def silence(self, id: int, is_silent: bool = True) -> None:
-        """Cuts the servo's data wire: it neither hears nor answers and keeps its goal. Raises ConfigError."""
+    def clear_fault(self, kind: str, id: int | None = None) -> None:
+        """Ends what ``set_fault`` began, at one drive or every drive. Raises as it does."""
 
-    def block(self, id: int, is_blocked: bool = True) -> None:
-        """Puts an obstacle on both sides of the joint. Raises ConfigError."""
+    def hand(self, id: int, share: float | None = None) -> None:
+        """A hand drags a joint to a share of its travel between the end stops [0..1]; None lets go.
 
-    def brown_out(self, id: int) -> None:
-        """Takes the power away for 100 ms: torque and all volatile registers are lost. Raises ConfigError."""
-
-    def set_wrong_id(self, id: int, answer_id: int) -> None:
-        """Lets a servo answer under another id; its own id cures it. Raises ConfigError."""
+        It moves at up to 1.5 rad/s and pushes with up to 2 N m: a limp joint follows. Raises ConfigError.
+        """
 
     @property
     def positions(self) -> dict[int, int]:

@@ -60,7 +60,7 @@ class Robot:
             config = RobotConfig.load(config)
         embodiment = load_embodiment(config.embodiment)
         calibration = load_calibration(config.calibration, embodiment)
-        core = _core.make_robot(embodiment, calibration, config.port, config.baud_rate)
+        core = _core.make_robot(embodiment, calibration, config.bus.core())
         loop = _core.ControlLoop(core, rate_hz=config.rate_hz)
         robot = cls(core, loop)
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from wallx_edge.buses import BusConfig, read_bus
 from wallx_edge.cameras import Camera, open_camera
 from wallx_edge.embodiment import calibration_path
 from wallx_edge.errors import ConfigError
@@ -29,8 +30,9 @@ class RobotConfig:
         calibration = "my_arm.json"         # LeRobot's fields; or unit = "my_arm", in the user's configuration folder
 
         [bus]
-        port = "/dev/ttyACM0"
-        baud_rate = 1000000                 # [bit/s]
+        kind = "serial"                     # or socketcan, slcan, udp_multicast, replay, pyserial, python-can, mailbox
+        port = "/dev/ttyACM0"               # device, network interface, group, log file; an adapter's URL or channel
+        baud_rate = 1000000                 # of a serial device [bit/s]; for CAN: bit_rate, data_bit_rate
 
         [control]
         rate_hz = 200.0                     # of the control loop [1/s]
@@ -57,8 +59,7 @@ class RobotConfig:
         path: of the file.
         embodiment: name or path.
         calibration: path of the unit's calibration file.
-        port: serial device.
-        baud_rate: [bit/s]
+        bus: the line its motors are on.
         rate_hz: of the control loop [1/s].
         checkpoint: folder.
         policy: how to ask it.
@@ -69,8 +70,7 @@ class RobotConfig:
     path: Path
     embodiment: str
     calibration: Path
-    port: str
-    baud_rate: int
+    bus: BusConfig
     rate_hz: float
     checkpoint: Path
     policy: PolicyConfig
@@ -101,8 +101,6 @@ class RobotConfig:
         else:
             calibration = base / robot.text("calibration")
 
-        bus = top.table("bus")
-        bus.check_keys(("port",), ("baud_rate",))
         control = top.table("control")
         control.check_keys((), ("rate_hz",))
         rate_hz = control.number("rate_hz", 200.0)
@@ -138,8 +136,7 @@ class RobotConfig:
             path=path,
             embodiment=embodiment,
             calibration=calibration,
-            port=bus.text("port"),
-            baud_rate=bus.integer("baud_rate", 9600, 4_000_000, 1_000_000),
+            bus=read_bus(top.table("bus"), base, rate_hz),
             rate_hz=rate_hz,
             checkpoint=base / policy.text("checkpoint"),
             policy=config,

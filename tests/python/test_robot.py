@@ -171,7 +171,7 @@ def test_a_silent_servo_stops_the_others(arm: LiveArm) -> None:
     with Robot.connect(arm.config) as robot:
         with pytest.raises(SafetyStop, match="elbow_flex"), robot.enabled():
             play_sweep(robot)
-            arm.sim.send("silence 3")
+            arm.sim.fault("silent", 3)
             wait_for(lambda: robot.loop.state == "fault", "the fault")
             robot.check()
         wait_until_commands_rest(robot)
@@ -185,7 +185,7 @@ def test_a_servo_that_restarts_is_noticed(arm: LiveArm) -> None:
     with Robot.connect(arm.config) as robot:
         with pytest.raises(SafetyStop, match=r"shoulder_lift|not answered"), robot.enabled():
             play_sweep(robot)
-            arm.sim.send("brownout 2")
+            arm.sim.fault("brown_out", 2)
             wait_for(lambda: robot.loop.state == "fault", "the fault")
             robot.check()
         wait_until_commands_rest(robot)
@@ -198,8 +198,8 @@ def test_a_servo_that_restarts_is_noticed(arm: LiveArm) -> None:
 
 
 def test_lost_and_damaged_answers_are_ridden_out(arm: LiveArm) -> None:
-    arm.sim.send("drop 0.02")
-    arm.sim.send("corrupt 0.02")
+    arm.sim.fault("drop", value=0.02)
+    arm.sim.fault("corrupt", value=0.02)
     with Robot.connect(arm.config) as robot, robot.enabled():
         play_sweep(robot, seconds=1.5)
         wait_for_the_end(robot)
@@ -229,13 +229,13 @@ def test_two_programs_cannot_share_a_port(arm: LiveArm) -> None:
 
 
 def test_an_absent_port_is_named(arm: LiveArm) -> None:
-    config = arm.edit(str(arm.config.port), "/nowhere/arm")
+    config = arm.edit(str(arm.config.bus.port), "/nowhere/arm")
     with pytest.raises(BusError, match="/nowhere/arm"):
         Robot.connect(config)
 
 
 def test_a_servo_that_does_not_answer_is_named(arm: LiveArm) -> None:
-    arm.sim.send("silence 5")
+    arm.sim.fault("silent", 5)
     with pytest.raises(BusTimeout, match="wrist_roll"):
         Robot.connect(arm.config)
     assert arm.story().num_writes == 0

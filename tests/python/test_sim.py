@@ -83,8 +83,8 @@ def test_registers_equal_the_calibration() -> None:
 def test_lock_step_is_repeatable_and_keeps_wire_time() -> None:
     def run(seed: int) -> list[tuple[bytes, int]]:
         arm = make_arm(seed=seed)
-        arm.set_drop(0.2)
-        arm.set_corrupt(0.1)
+        arm.set_fault("drop", None, 0.2)
+        arm.set_fault("corrupt", None, 0.1)
         request = bytes.fromhex("fffffe0a8238040102030405 0624")
         return [arm.exchange(request, cycle * STEP_NS) for cycle in range(100)]
 
@@ -98,9 +98,17 @@ def test_lock_step_is_repeatable_and_keeps_wire_time() -> None:
 def test_misuse_is_told() -> None:
     arm = make_arm()
     with pytest.raises(ConfigError, match="no emulated servo has the id 9"):
-        arm.silence(9)
-    with pytest.raises(ConfigError, match="probability"):
-        arm.set_drop(1.5)
+        arm.set_fault("silent", 9)
+    with pytest.raises(ConfigError, match=r"the fault 'drop' takes 0\.\.1 chance, got 1\.5"):
+        arm.set_fault("drop", None, 1.5)
+    with pytest.raises(ConfigError, match="the emulated feetech_sts drives cannot do the fault 'bus_off'"):
+        arm.set_fault("bus_off")
+    with pytest.raises(ConfigError, match="the fault 'wrong_id' needs the id of one drive"):
+        arm.set_fault("wrong_id")
+    with pytest.raises(ConfigError, match="unknown fault 'dance'; known are drop, corrupt"):
+        arm.set_fault("dance")
+    with pytest.raises(DeviceError, match="only a started arm has a port to pull"):
+        arm.set_fault("unplug")
     arm.start()
     try:
         with pytest.raises(DeviceError, match="keeps its own time"):
@@ -143,22 +151,23 @@ def test_process_answers_takes_commands_and_logs(tmp_path: Path) -> None:
     with SimProcess(link=link, log=log, seed=3) as sim:
         assert exchange(sim.port, PING_1, 6) == PONG_1
         assert exchange(str(link), TORQUE_ON_1, 6) == WRITTEN_1
-        sim.send("silence 3")
-        sim.send("drop 1 2")
+        sim.fault("silent", 3)
+        sim.fault("drop", 2)
         # servo 2 hears and keeps quiet, servo 3 does not hear
         assert exchange(sim.port, bytes.fromhex("fffffe07823802010203 38"), 8)[:3] == b"\xff\xff\x01"
-        sim.send("drop 0")
-        sim.send("unsilence 3")
+        sim.clear("drop")
+        sim.clear("silent", 3)
         assert len(exchange(sim.port, bytes.fromhex("fffffe07823802010203 38"), 24)) == 24
-        for command in ("corrupt 0.05", "block 2", "free 2", "wrong_id 1 7", "brownout 4"):
+        for command in ("fault corrupt all 0.05", "fault block 2", "clear block 2", "fault wrong_id 1 7"):
             sim.send(command)
+        sim.fault("brown_out", 4)
         assert exchange(sim.port, PING_1, 6)[2] == 7
         with pytest.raises(ConfigError, match="unknown command 'dance'"):
             sim.send("dance")
-        with pytest.raises(ConfigError, match="takes 1 to 2 numbers"):
-            sim.send("drop")
-        with pytest.raises(ConfigError, match="probability"):
-            sim.send("drop 7")
+        with pytest.raises(ConfigError, match="fault takes 1 to 3 words"):
+            sim.send("fault")
+        with pytest.raises(ConfigError, match=r"takes 0\.\.1 chance, got 7"):
+            sim.fault("drop", value=7)
         assert sim.is_running
     assert not sim.is_running
     assert sim.returncode == 0
@@ -174,18 +183,18 @@ def test_process_answers_takes_commands_and_logs(tmp_path: Path) -> None:
     torque = next(r for r in records if "torque" in r and r["kind"] == "instruction")
     assert torque["ids"] == [1]
     assert torque["torque"] == {"1": 1}
-    faults = [r["fault"] for r in records if r["kind"] == "fault"]
-    assert [f for f in faults if f != "answer_corrupted"] == [
-        "silence",
-        "set_drop",
-        "answer_dropped",
-        "set_drop",
-        "unsilence",
-        "set_corrupt",
-        "block",
-        "free",
-        "wrong_id",
-        "brownout",
+    faults = [(r["fault"], r["action"], r["id"]) for r in records if r["kind"] == "fault"]
+    assert [f for f in faults if f[:2] != ("corrupt", "hit")] == [
+        ("silent", "set", 3),
+        ("drop", "set", 2),
+        ("drop", "hit", 2),
+        ("drop", "cleared", -1),
+        ("silent", "cleared", 3),
+        ("corrupt", "set", -1),
+        ("block", "set", 2),
+        ("block", "cleared", 2),
+        ("wrong_id", "set", 1),
+        ("brown_out", "set", 4),
     ]
     trace = state_trace(records)
     assert trace.position.shape == (len(trace.t), 6)
@@ -218,8 +227,36 @@ def test_killed_process_leaves_a_log_and_no_port(tmp_path: Path) -> None:
     assert not Path(port).exists()
     assert read_log(log)[-1]["kind"] != "end"
     with pytest.raises(DeviceError, match="ended with code -9"):
-        sim.send("drop 0")
+        sim.clear("drop")
     sim.stop()
+
+
+def test_a_pulled_adapter_hangs_up_and_comes_back_under_its_link(tmp_path: Path) -> None:
+    link = tmp_path / "arm"
+    with SimProcess(link=link, log=tmp_path / "log.jsonl") as sim:
+        file = os.open(link, os.O_RDWR | os.O_NOCTTY)
+        try:
+            sim.fault("unplug")
+            assert not link.is_symlink()
+            with pytest.raises(OSError):
+                os.write(file, PING_1)
+        finally:
+            os.close(file)
+        sim.clear("unplug")
+        assert exchange(str(link), PING_1, 6) == PONG_1
+    faults = [(r["fault"], r["action"]) for r in read_log(tmp_path / "log.jsonl") if r["kind"] == "fault"]
+    assert faults == [("unplug", "set"), ("unplug", "cleared")]
+
+
+def test_a_hand_moves_a_limp_arm(tmp_path: Path) -> None:
+    arm = make_arm()
+    start = arm.positions
+    arm.hand(1, 1.0)
+    arm.advance(3_000_000_000)
+    assert abs(arm.positions[1] - so101.default_calibration()["shoulder_pan"]["range_max"]) <= 4
+    assert all(abs(arm.positions[id] - start[id]) <= 20 for id in (2, 3, 4, 5, 6))
+    with pytest.raises(ConfigError, match="share of the travel"):
+        arm.hand(1, 2.0)
 
 
 def test_a_cut_last_line_is_left_out_and_a_damaged_one_is_not(tmp_path: Path) -> None:

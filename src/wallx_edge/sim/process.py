@@ -102,7 +102,7 @@ class SimProcess:
         return None if self._process is None else self._process.poll()
 
     def send(self, command: str) -> None:
-        """Sends a command (``drop 0.1``, ``silence 3`` ...) and blocks until it has taken effect.
+        """Sends a command (``hand 3 0.5``, ``fault drop all 0.1`` ...) and blocks until it has taken effect.
 
         Raises:
             ConfigError: the command is refused; the robot goes on.
@@ -119,6 +119,24 @@ class SimProcess:
         report = self._read_report(f"to take {command!r}")
         if not report["ok"]:
             raise ConfigError(str(report["error"]))
+
+    def fault(self, kind: str, id: int | None = None, value: float | None = None) -> None:
+        """Makes something go wrong (``wallx_edge.sim.FAULTS``) and blocks until it has.
+
+        Args:
+            kind: name of the fault.
+            id: of one drive; None: every drive, or the line.
+            value: in the fault's unit; None: its preset.
+
+        Raises:
+            ConfigError, DeviceError: as :meth:`send`.
+        """
+        words = [kind, "all" if id is None else str(id), *([] if value is None else [repr(value)])]
+        self.send(f"fault {' '.join(words)}")
+
+    def clear(self, kind: str, id: int | None = None) -> None:
+        """Ends a fault and blocks until it has; raises as :meth:`send`."""
+        self.send(f"clear {kind} {'all' if id is None else id}")
 
     def kill(self) -> None:
         """Ends the process at once with SIGKILL: port and link are not cleaned up after. Idempotent."""

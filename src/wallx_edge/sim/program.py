@@ -10,18 +10,22 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from wallx_edge._emulator import ArmEmulator
+from wallx_edge._emulator import FAULTS, ArmEmulator
 from wallx_edge.errors import ConfigError
 from wallx_edge.sim import so101
 
 COMMANDS = """commands, one a line on standard input; each is answered with one line, `ok` or `error: why`:
-  drop P [ID]      drop answers with probability P      corrupt P [ID]   change one byte of answers
-  silence ID       cut a servo's data wire              unsilence ID     mend it
-  block ID         put an obstacle at a joint           free ID          take it away
-  brownout ID      take a servo's power for 100 ms      wrong_id ID NEW  answer under another id
-  quit             stop"""
+  fault KIND [ID|all] [VALUE]   make something go wrong    clear KIND [ID|all]   end it
+  hand ID [SHARE]               a hand drags the joint to a share of its travel [0..1]; without one it lets go
+  quit                          stop
+kinds of fault (value, preset):
+""" + "\n".join(
+    f"  {row.name:<14}{row.effect}"
+    + (f" ({row.minimum:g}..{row.maximum:g} {row.unit}, {row.preset:g})" if row.unit else "")
+    for row in FAULTS
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,10 +64,9 @@ def run(args: argparse.Namespace) -> int:
     with _stop_signals() as stop_file:
         arm.start(link=args.link, log=args.log)
         try:
-            if args.drop:
-                arm.set_drop(args.drop)
-            if args.corrupt:
-                arm.set_corrupt(args.corrupt)
+            for kind, chance in (("drop", args.drop), ("corrupt", args.corrupt)):
+                if chance:
+                    arm.set_fault(kind, None, chance)
             if not arm.is_realtime:
                 print(
                     "SCHED_FIFO is not permitted: answers may be late when the computer is busy "
@@ -89,28 +92,26 @@ def execute(arm: ArmEmulator, line: str) -> bool:
         ConfigError: unknown command, or an argument that does not fit.
     """
     name, *words = line.split() or [""]
-    actions: dict[str, tuple[Callable[..., None], tuple[type, ...], int]] = {
-        "drop": (arm.set_drop, (float, int), 1),
-        "corrupt": (arm.set_corrupt, (float, int), 1),
-        "silence": (lambda id: arm.silence(id, True), (int,), 1),
-        "unsilence": (lambda id: arm.silence(id, False), (int,), 1),
-        "block": (lambda id: arm.block(id, True), (int,), 1),
-        "free": (lambda id: arm.block(id, False), (int,), 1),
-        "brownout": (arm.brown_out, (int,), 1),
-        "wrong_id": (arm.set_wrong_id, (int, int), 2),
-    }
     if name == "quit" and not words:
         return False
-    if name not in actions:
-        raise ConfigError(f"unknown command {line.strip()!r}; known are {', '.join(actions)} and quit")
-    action, types, required = actions[name]
-    if not required <= len(words) <= len(types):
-        raise ConfigError(f"command {line.strip()!r}: {name} takes {required} to {len(types)} numbers")
+    bounds = {"fault": (1, 3), "clear": (1, 2), "hand": (1, 2)}
+    if name not in bounds:
+        raise ConfigError(f"unknown command {line.strip()!r}; known are {', '.join(bounds)} and quit")
+    least, most = bounds[name]
+    if not least <= len(words) <= most:
+        raise ConfigError(f"command {line.strip()!r}: {name} takes {least} to {most} words")
     try:
-        values = [kind(word) for kind, word in zip(types, words, strict=False)]
+        if name == "hand":
+            arm.hand(int(words[0]), float(words[1]) if len(words) > 1 else None)
+            return True
+        id = None if len(words) < 2 or words[1] == "all" else int(words[1])
+        value = float(words[2]) if len(words) > 2 else None
     except ValueError as error:
         raise ConfigError(f"command {line.strip()!r}: {error}") from error
-    action(*values)
+    if name == "fault":
+        arm.set_fault(words[0], id, value)
+    else:
+        arm.clear_fault(words[0], id)
     return True
 
 

@@ -9,22 +9,9 @@
 #include <vector>
 
 #include "check.hpp"
+#include "contract/command_maker.hpp"
 #include "drivers/motors/feetech/feetech_robot.hpp"
 #include "drivers/scripted_servos.hpp"
-
-namespace wallx {
-
-// stands in for control's limiter, the only class that may make commands
-class SafetyLimiter {
- public:
-  static SafeCommand make(std::uint64_t robot, std::uint64_t tick, const std::vector<double>& position) {
-    SafeCommand command(robot, tick, position.size());
-    std::copy(position.begin(), position.end(), command.position_.begin());
-    return command;
-  }
-};
-
-}  // namespace wallx
 
 namespace wallx::test {
 

@@ -99,7 +99,7 @@ TEST(host_writes_what_it_received_and_did) {
     Port port(host.port());
     port.exchange("FF FF FE 0A 83 2A 02 01 00 08 02 00 04 39", 0);
     port.exchange("FF FF 01 04 03 28 01 CE", 6);
-    host.with_bus([](StsBus& bus) { bus.set_drop(1.0, 2); });
+    host.with_bus([](StsBus& bus) { bus.set_fault(FaultKind::drop, 2, 1); });
     port.exchange("FF FF FE 06 82 38 02 01 02 3C", 8);
   }
   const std::vector<std::string> lines = lines_of(log);
@@ -120,8 +120,8 @@ TEST(host_writes_what_it_received_and_did) {
       contains("\"name\":\"write\",\"instruction\":3,\"ids\":[1],\"address\":40,\"length\":1,\"data\":\"01\","
                "\"torque\":{\"1\":1}"));
   CHECK(contains("\"name\":\"sync_read\",\"instruction\":130,\"ids\":[1,2],\"address\":56,\"length\":2}"));
-  CHECK(contains("\"fault\":\"set_drop\",\"id\":2,\"value\":1}"));
-  CHECK(contains("\"fault\":\"answer_dropped\",\"id\":2"));
+  CHECK(contains("\"fault\":\"drop\",\"action\":\"set\",\"id\":2,\"value\":1}"));
+  CHECK(contains("\"fault\":\"drop\",\"action\":\"hit\",\"id\":2"));
   CHECK(contains("\"kind\":\"state\",\"position\":[2048,2048],\"goal\":[2048,2048],\"torque\":[0,0]"));
 }
 

@@ -248,7 +248,7 @@ TEST(supply_sags_under_load) {
   line.wait(0.1);
   CHECK_EQ(int{line.byte(1, reg::kPresentVoltage)}, 120);
   StsServo& servo = line.bus.servo(0);
-  line.bus.block(1, true);
+  line.bus.set_fault(FaultKind::block, 1, 0);
   write_byte(servo, reg::kTorque, kTorqueOn);
   write_word(servo, reg::kGoalPosition, 3000);
   line.wait(0.5);
@@ -260,7 +260,7 @@ TEST(a_blocked_joint_overloads_and_recovers_when_freed) {
   Line line(plain_servos(1));
   StsServo& servo = line.bus.servo(0);
   write_byte(servo, reg::kTorque, kTorqueOn);
-  CHECK(line.bus.block(1, true));
+  CHECK(line.bus.set_fault(FaultKind::block, 1, 0));
   write_word(servo, reg::kGoalPosition, 2600);
   line.wait(1.0);
   CHECK_EQ(servo.present_ticks(), 2048);
@@ -270,7 +270,7 @@ TEST(a_blocked_joint_overloads_and_recovers_when_freed) {
   CHECK_EQ(int{servo.error_bits()}, int{kOverloadError});
   CHECK_NEAR(servo.effort(), 0.2, 1e-9);  // the holding torque
   CHECK_EQ(line.exchange("FF FF 01 02 01 FB"), "FF FF 01 02 20 DC");
-  CHECK(line.bus.block(1, false));
+  CHECK(line.bus.clear_fault(FaultKind::block, 1));
   write_byte(servo, reg::kTorque, kTorqueOn);
   CHECK_EQ(int{servo.error_bits()}, 0);
   line.wait(2.0);
@@ -283,7 +283,7 @@ TEST(over_current_cuts_the_drive_until_torque_is_written) {
   Line line({setup});
   StsServo& servo = line.bus.servo(0);
   write_byte(servo, reg::kTorque, kTorqueOn);
-  line.bus.block(1, true);
+  line.bus.set_fault(FaultKind::block, 1, 0);
   write_word(servo, reg::kGoalPosition, 2600);
   line.wait(3.0);
   CHECK((servo.error_bits() & kCurrentError) != 0);
@@ -299,7 +299,7 @@ TEST(a_brown_out_loses_torque_and_volatile_registers) {
   write_word(servo, reg::kTorqueLimit, 300);
   write_byte(servo, reg::kAcceleration, 20);
   line.wait(0.5);
-  CHECK(line.bus.brown_out(1));
+  CHECK(line.bus.set_fault(FaultKind::brown_out, 1, 0.1));
   CHECK_EQ(line.exchange("FF FF 01 02 01 FB"), "");  // it boots
   line.wait(0.2);
   CHECK_EQ(line.exchange("FF FF 01 02 01 FB"), "FF FF 01 02 00 FC");

@@ -108,13 +108,13 @@ TEST(is_slower_on_a_slower_line) {
 
 TEST(leaves_the_slot_of_a_silent_servo_empty) {
   Line line(plain_servos(3));
-  CHECK(line.bus.silence(2, true));
+  CHECK(line.bus.set_fault(FaultKind::silent, 2, 0));
   CHECK_EQ(line.exchange("FF FF FE 07 82 38 02 01 02 03 38"),
            "FF FF 01 04 00 00 08 F2 FF FF 03 04 00 00 08 F0");
   REQUIRE(line.timed.size() == 16);
   CHECK_EQ(microseconds(line.timed[7].at, line.timed[8].at), 90);  // 8 bytes of silence, then the first byte
   CHECK_EQ(line.bus.counters().unanswered, 1u);
-  CHECK(line.bus.silence(2, false));
+  CHECK(line.bus.clear_fault(FaultKind::silent, 2));
   CHECK_EQ(line.exchange("FF FF 02 02 01 FA"), "FF FF 02 02 00 FB");
 }
 
@@ -186,11 +186,11 @@ TEST(a_prepared_write_waits_for_the_action) {
 
 TEST(a_servo_answers_under_the_wrong_id_on_command) {
   Line line(plain_servos(2));
-  CHECK(line.bus.set_wrong_id(1, 7));
+  CHECK(line.bus.set_fault(FaultKind::wrong_id, 1, 7));
   CHECK_EQ(line.exchange("FF FF 01 02 01 FB"), "FF FF 07 02 00 F6");
-  CHECK(line.bus.set_wrong_id(1, 1));
+  CHECK(line.bus.clear_fault(FaultKind::wrong_id, 1));
   CHECK_EQ(line.exchange("FF FF 01 02 01 FB"), "FF FF 01 02 00 FC");
-  CHECK(!line.bus.set_wrong_id(9, 1));
+  CHECK(!line.bus.set_fault(FaultKind::wrong_id, 9, 1));
 }
 
 TEST(counts_a_host_that_does_not_wait_for_answers) {
@@ -207,22 +207,20 @@ TEST(drops_and_corrupts_near_the_asked_rate) {
     BusOptions options;
     options.seed = 11;
     Line line(plain_servos(1), options);
-    CHECK(is_drop ? line.bus.set_drop(0.1) : line.bus.set_corrupt(0.1));
+    CHECK(line.bus.set_fault(is_drop ? FaultKind::drop : FaultKind::corrupt, kEveryDrive, 0.1));
     int num_wrong = 0;
     constexpr int kPings = 5000;
     for (int i = 0; i < kPings; ++i) num_wrong += line.exchange("FF FF 01 02 01 FB") != "FF FF 01 02 00 FC";
     // five standard deviations of a binomial
     CHECK_NEAR(num_wrong, 500, 107);
-    const BusCounters& counters = line.bus.counters();
-    CHECK_EQ(is_drop ? counters.answers_dropped : counters.answers_corrupted,
-             static_cast<unsigned>(num_wrong));
+    CHECK_EQ(line.bus.counters().answers_spoiled, static_cast<unsigned>(num_wrong));
   }
 }
 
 TEST(faults_one_servo_and_spares_the_others) {
   Line line(plain_servos(3));
-  CHECK(line.bus.set_drop(1.0, 2));
-  CHECK(!line.bus.set_drop(1.0, 9));
+  CHECK(line.bus.set_fault(FaultKind::drop, 2, 1));
+  CHECK(!line.bus.set_fault(FaultKind::drop, 9, 1));
   CHECK_EQ(line.exchange("FF FF FE 07 82 38 02 01 02 03 38"),
            "FF FF 01 04 00 00 08 F2 FF FF 03 04 00 00 08 F0");
 }
@@ -234,8 +232,8 @@ TEST(two_runs_of_one_seed_are_bit_equal) {
     std::vector<ServoSetup> servos = plain_servos(3);
     servos[1].gravity = 0.4, servos[1].pitch_sign = 1;
     Line line(servos, options);
-    line.bus.set_drop(0.2);
-    line.bus.set_corrupt(0.2);
+    line.bus.set_fault(FaultKind::drop, kEveryDrive, 0.2);
+    line.bus.set_fault(FaultKind::corrupt, kEveryDrive, 0.2);
     line.exchange("FF FF FE 0A 83 28 01 01 01 02 01 03 01 42");
     std::string all;
     Bytes answers;
