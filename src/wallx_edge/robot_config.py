@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-<<<<<<< HEAD
-from wallx_edge.cameras import Camera, camera_opener
-=======
 from wallx_edge.buses import BusConfig, read_bus
-from wallx_edge.cameras import Camera, open_camera
->>>>>>> canbus
+from wallx_edge.cameras import Camera, camera_opener
 from wallx_edge.embodiment import calibration_path
 from wallx_edge.errors import ConfigError
 from wallx_edge.policy import PolicyConfig
