@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 BUILD  := build/core
-SOURCES = $(shell find cpp drivers bindings tests/cpp -name '*.cpp' -o -name '*.hpp' | sort) CMakeLists.txt pyproject.toml
+SOURCES = $(shell find cpp drivers bindings benchmarks tests/cpp -name '*.cpp' -o -name '*.hpp' | sort) CMakeLists.txt pyproject.toml
 
 .PHONY: demo test lint format clean
 

@@ -5,6 +5,7 @@
 #include "base/errors.hpp"
 #include "drivers/buses/registry.hpp"
 #include "drivers/motors/feetech/feetech_robot.hpp"
+#include "drivers/motors/loopback/loopback_robot.hpp"
 
 namespace wallx {
 
@@ -13,8 +14,9 @@ std::shared_ptr<Robot> make_robot(const Embodiment& embodiment,
   check_drops(embodiment);
   if (embodiment.motor_family == "feetech_sts")
     return std::make_shared<FeetechRobot>(embodiment, calibration, make_bus(bus));
+  if (embodiment.motor_family == "loopback") return std::make_shared<LoopbackRobot>(embodiment);
   throw ConfigError("embodiment '" + embodiment.name + "': motor_family is '" + embodiment.motor_family +
-                    "', known is feetech_sts; correct embodiment.toml");
+                    "', known are feetech_sts, loopback; correct embodiment.toml");
 }
 
 }  // namespace wallx

@@ -10,6 +10,7 @@
 
 #include "base/errors.hpp"
 #include "bindings/core/register.hpp"
+#include "control/bare_loop.hpp"
 #include "control/control_loop.hpp"
 #include "control/estop.hpp"
 
@@ -149,6 +150,21 @@ void register_control(py::module_& m) {
   m.def("monotonic", [] { return seconds_of(Clock::now()); });
   m.def("estop_all", &estop_all);
   m.def("estop_on_signal", &estop_on_signal, py::arg("signal_number"));
+  m.def(
+      "bare_loop",
+      [](double rate_hz, double duration_s, int priority) {
+        BareLoopRun run;
+        {
+          const py::gil_scoped_release release;
+          run = run_bare_loop(rate_hz, Seconds(duration_s), priority);
+        }
+        py::dict d;
+        d["lateness"] = py::array_t<std::uint64_t>(run.lateness.size(), run.lateness.data());
+        d["ticks"] = run.num_ticks;
+        d["is_fifo"] = run.is_fifo;
+        return d;
+      },
+      py::arg("rate_hz"), py::arg("duration_s"), py::arg("priority") = 80);
   m.attr("LOOP_STATES") = names(LoopState::fault);
   m.attr("LOOP_REASONS") = names(Reason::step_cap);
   m.attr("MAX_ROWS") = kMaxRows;

@@ -350,6 +350,20 @@ LOOP_STATES: tuple[str, ...]  # names of LoopColumns["state"]
 LOOP_REASONS: tuple[str, ...]  # names of LoopColumns["reason"]
 MAX_ROWS: int  # of one plan
 
+class BareLoopRun(TypedDict):
+    lateness: NDArray[np.uint64]  # wake-ups per 1 us of lateness, the last bucket open (4096)
+    ticks: int
+    is_fifo: bool
+
+def bare_loop(rate_hz: float, duration_s: float, priority: int = 80) -> BareLoopRun:
+    """Wakes a thread that does nothing else, `rate_hz` times a second; what the control loop is compared to.
+
+    Blocks for `duration_s`, without the GIL.
+
+    Raises:
+        ConfigError: rate_hz not 1..10000, duration_s not above 0 and at most 3600, priority not 0..99.
+    """
+
 def monotonic() -> float: ...  # CLOCK_MONOTONIC, the loop's clock [s]
 def estop_all() -> None: ...  # e-stop of every loop of the process; safe in a signal handler
 def estop_on_signal(signal_number: int) -> None: ...  # installs a C handler that calls estop_all

@@ -4,30 +4,23 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wallx_edge import _core, demo
+from wallx_edge import _core
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.preprocess import ImageProcessor
 from wallx_edge.prompts import STATE, Tokenizer, flow_prompt
-from wallx_edge.robot import lateness_us
 from wallx_edge.scene import pattern
-from wallx_edge.session import Status
-from wallx_edge.sim import SimProcess
 from wallx_edge.synth import Dtype, synth
 
-__all__ = ["bench_engine", "bench_load", "bench_loop"]
+__all__ = ["bench_engine", "bench_load"]
 
 HORIZON = 32
 NUM_STEPS = 10
@@ -148,72 +141,3 @@ def _peak_mb() -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6
     raise OSError("/proc/self/status has no VmHWM")
-
-
-def bench_loop(
-    duration: float = 20.0, rate_hz: float = 200.0, busy: int = 2, on_tick: Callable[[Status], None] | None = None
-) -> dict[str, Any]:
-    """Runs the control loop on an emulated arm while the engine computes and other processes keep the cores busy.
-
-    Args:
-        duration: [s]
-        rate_hz: of the loop [1/s].
-        busy: processes that only count.
-        on_tick: called about every 50 ms.
-
-    Returns:
-        lateness [us], shares of overruns and of periods with fresh feedback from every servo, counters.
-    """
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        sim = stack.enter_context(SimProcess("so101", link=folder / "port"))
-        config = demo.prepare(folder, folder / "port", rate_hz)
-        stack.enter_context(_busy(busy))
-        show = on_tick or (lambda status: None)
-        columns, chunks, found = demo.run(config, "hold still", duration, lambda robot, session: show)
-        is_realtime = sim.is_realtime
-    period = 1 / rate_hz
-    moving = columns["has_command"].astype(bool)
-    fresh = (columns["sample_age"][moving] < period).all(axis=1) & (columns["read_code"][moving] == 0)
-    lateness = found["lateness"]  # with whole periods, which a tick's own lateness leaves out
-    counters = found["counters"]
-    ticks = int(moving.sum())
-    return {
-        "rate_hz": rate_hz,
-        "busy_processes": busy,
-        "cores": os.cpu_count(),
-        "ticks": ticks,
-        "chunks": len(chunks),
-        "lateness_p50_us": lateness_us(lateness, 0.5),
-        "lateness_p99_us": lateness_us(lateness, 0.99),
-        "lateness_max_us": lateness_us(lateness, 1.0),
-        "read_p50_us": float(np.quantile(columns["read_us"][moving], 0.5)),
-        "overrun_share": counters["overruns"] / max(1, counters["ticks"]),
-        "skipped_periods": counters["skipped_periods"],
-        "fresh_share": float(fresh.mean()),
-        "loop_is_fifo": found["real_time"]["is_fifo"],
-        "emulator_is_fifo": is_realtime,
-    }
-
-
-@contextmanager
-def _busy(count: int) -> Iterator[None]:
-    spawn = multiprocessing.get_context("spawn")
-    stop = spawn.Event()
-    processes: list[BaseProcess] = [spawn.Process(target=_count, args=(stop,), daemon=True) for _ in range(count)]
-    for process in processes:
-        process.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for process in processes:
-            process.join()
-
-
-def _count(stop: Event) -> None:
-    number = 0
-    while True:
-        number += 1
-        if number % 1_000_000 == 0 and stop.is_set():
-            return

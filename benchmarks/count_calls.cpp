@@ -1,5 +1,5 @@
-// CountCalls: preloaded into a process, counts the calls for memory that its control loop's thread makes, from
-// the end of its first sleep on. SPDX-License-Identifier: Apache-2.0
+// CountCalls: preloaded into a process, counts the calls for memory that its control loop's thread makes,
+// from the end of its first sleep on. SPDX-License-Identifier: Apache-2.0
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sys/mman.h>
@@ -69,7 +69,8 @@ WALLX_EXPORT void free(void* memory) {
   __libc_free(memory);
 }
 
-WALLX_EXPORT void* mmap(void* address, std::size_t length, int protection, int flags, int file, off_t offset) {
+WALLX_EXPORT void* mmap(void* address, std::size_t length, int protection, int flags, int file,
+                        off_t offset) {
   static const auto real = next<decltype(&mmap)>("mmap");
   count(num_mappings);
   return real(address, length, protection, flags, file, offset);
