@@ -18,6 +18,7 @@ from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.normalizer import Kind, Normalizer
 from wallx_edge.preprocess import ImageProcessor, Pictures, resize_for_model
 from wallx_edge.prompts import ACTION, END, STATE, Tokenizer, flow_prompt
+from wallx_edge.statistics import inside, sources
 from wallx_edge.verify_fast import fast, greedy
 
 __all__ = ["GROUPS", "Comparison", "Report", "verify"]
@@ -394,8 +395,9 @@ class _Case:
         return out
 
     def _statistics(self, kind: Kind, key: str, width: int) -> Normalizer:
-        names = [n for n in self.engine.tensor_names if n.startswith("action_preprocessor.normalizer_")]
-        return Normalizer.from_statistics({n: self.engine.tensor(n) for n in names}, kind, key, width)
+        found = sources(self.directory, inside(self.engine))
+        source = next((source for source in found if key in source.keys), found[0])
+        return source.normalizer(kind, key if key in source.keys else source.keys[0], width)
 
     @cached_property
     def state(self) -> NDArray[np.float32]:
