@@ -19,6 +19,7 @@ import numpy as np
 
 from wallx_edge import _core, demo
 from wallx_edge.embodiment import load_embodiment
+from wallx_edge.generation import GenerationConfig, write
 from wallx_edge.preprocess import ImageProcessor
 from wallx_edge.prompts import STATE, Tokenizer, flow_prompt
 from wallx_edge.robot import lateness_us
@@ -31,17 +32,19 @@ __all__ = ["bench_engine", "bench_load", "bench_loop"]
 
 HORIZON = 32
 NUM_STEPS = 10
+NUM_TOKENS = 32
 
 
 def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
-    """Times prefill and one Euler step, with a prompt's prefix and with one four times as long.
+    """Times prefill, one Euler step and one token of text, with a prompt's prefix and with one four times as long.
 
     Args:
         checkpoint: folder.
         repeats: runs of each; the median counts.
 
     Returns:
-        per prefix: tokens, prefill [ms], step [ms]; the step's ratio; fp32 rates of the engine and of numpy [GFLOP/s].
+        per prefix: tokens, prefill [ms], step [ms], text [tokens/s] and its slowest token [ms]; the step's ratio; fp32
+        rates of the engine and of numpy [GFLOP/s].
     """
     engine = _core.Engine.load(str(checkpoint))
     config = engine.config
@@ -52,7 +55,7 @@ def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
     prefix = ids[:-HORIZON]
     filler = tokenizer.encode("and then once more ")
     longer = np.concatenate([prefix, np.resize(filler, 3 * prefix.size)])
-    context = _core.Context(engine, max_tokens=longer.size + HORIZON)
+    context = _core.Context(engine, max_tokens=longer.size + max(HORIZON, NUM_TOKENS))
     state, mask = np.zeros(config.state_dim, np.float32), np.ones(config.state_dim, np.float32)
     noise = np.random.default_rng(0).standard_normal((HORIZON, config.action_dim), np.float32)
     rows: list[dict[str, Any]] = []
@@ -64,7 +67,17 @@ def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
         prefill()
         prefill_ms = _median_ms(prefill, repeats)
         step_ms = _median_ms(lambda: context.denoise(noise, np.ones_like(noise), NUM_STEPS), repeats) / NUM_STEPS
-        rows.append({"prefix_tokens": int(tokens.size), "prefill_ms": prefill_ms, "step_ms": step_ms})
+        prefill()
+        text = _token_ms(context, tokenizer)
+        rows.append(
+            {
+                "prefix_tokens": int(tokens.size),
+                "prefill_ms": prefill_ms,
+                "step_ms": step_ms,
+                "text_tokens_per_s": 1e3 / statistics.median(text),
+                "longest_token_ms": max(text),
+            }
+        )
     text = config.expert_sizes[0]
     projections = config.hidden_size * config.head_dim * (2 * config.num_heads + 2 * config.num_kv_heads)
     flops = 2 * rows[1]["prefix_tokens"] * config.num_layers * (projections + 3 * config.hidden_size * text)
@@ -79,6 +92,18 @@ def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
         "engine_gflops": flops / rows[1]["prefill_ms"] / 1e6,
         "numpy_gflops": _numpy_gflops(repeats),
     }
+
+
+def _token_ms(context: _core.Context, tokenizer: Tokenizer) -> list[float]:
+    """Time of each token of a text, the choice and its computation   [ms]"""
+    # drawn, so that no weights end it early by a stop; the budget alone does
+    tokens = write(context, tokenizer, GenerationConfig(max_tokens=NUM_TOKENS + 1, temperature=1.0), stops=())
+    times = []
+    for _ in range(NUM_TOKENS):
+        begin = time.perf_counter()
+        next(tokens)
+        times.append((time.perf_counter() - begin) * 1e3)
+    return times[1:]  # the first is chosen from what prefill computed
 
 
 def _median_ms(call: Callable[[], object], repeats: int) -> float:
