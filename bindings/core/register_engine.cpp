@@ -13,6 +13,7 @@
 #include "model/action_head.hpp"
 #include "model/positions.hpp"
 #include "model/safetensors.hpp"
+#include "model/variant.hpp"
 
 namespace py = pybind11;
 
@@ -134,6 +135,16 @@ py::array to_numpy(const TensorEntry& entry) {
 }
 
 void register_config(py::module_& m) {
+  py::class_<Variant>(m, "Variant", "One published form of the network.")
+      .def_readonly("name", &Variant::name)
+      .def_readonly("checkpoints", &Variant::checkpoints)
+      .def_readonly("has_expert_attention", &Variant::has_expert_attention)
+      .def_readonly("has_adaptive_norms", &Variant::has_adaptive_norms)
+      .def_readonly("is_state_text", &Variant::is_state_text)
+      .def_readonly("is_time_scaled", &Variant::is_time_scaled)
+      .def_readonly("does_pad_masked_dims", &Variant::does_pad_masked_dims)
+      .def_readonly("open_choices", &Variant::open_choices);
+  m.def("variants", [] { return std::vector<Variant>(variants().begin(), variants().end()); });
   py::class_<VisionConfig>(m, "VisionConfig", "Dimensions of the vision tower.")
       .def_readonly("depth", &VisionConfig::depth)
       .def_readonly("hidden_size", &VisionConfig::hidden_size)
@@ -146,14 +157,28 @@ void register_config(py::module_& m) {
       .def_readonly("window_size", &VisionConfig::window_size)
       .def_readonly("full_attention_blocks", &VisionConfig::full_attention_blocks);
   py::class_<ModelConfig>(m, "ModelConfig", "Dimensions and slots of a checkpoint, from its config.json.")
-      .def_static("load", &ModelConfig::load, py::arg("directory"))
+      .def_static("load", &ModelConfig::load, py::arg("directory"), py::arg("dof") = Slots{},
+                  py::arg("agent_pos") = Slots{})
       .def_readonly("architecture", &ModelConfig::architecture)
       .def_readonly("hidden_size", &ModelConfig::hidden_size)
       .def_readonly("num_layers", &ModelConfig::num_layers)
       .def_readonly("num_heads", &ModelConfig::num_heads)
       .def_readonly("num_kv_heads", &ModelConfig::num_kv_heads)
       .def_readonly("head_dim", &ModelConfig::head_dim)
+      .def_readonly("expert_widths", &ModelConfig::expert_widths)
       .def_readonly("expert_sizes", &ModelConfig::expert_sizes)
+      .def_readonly("action_width", &ModelConfig::action_width)
+      .def_readonly("state_width", &ModelConfig::state_width)
+      .def_readonly("condition_width", &ModelConfig::condition_width)
+      .def_readonly("has_expert_attention", &ModelConfig::has_expert_attention)
+      .def_readonly("has_adaptive_norms", &ModelConfig::has_adaptive_norms)
+      .def_readonly("is_state_text", &ModelConfig::is_state_text)
+      .def_readonly("is_action_causal", &ModelConfig::is_action_causal)
+      .def_readonly("does_project_mask", &ModelConfig::does_project_mask)
+      .def_readonly("does_predict_actions", &ModelConfig::does_predict_actions)
+      .def_readonly("does_pad_masked_dims", &ModelConfig::does_pad_masked_dims)
+      .def_readonly("time_scale", &ModelConfig::time_scale)
+      .def_readonly("time_shift", &ModelConfig::time_shift)
       .def_readonly("mrope_section", &ModelConfig::mrope_section)
       .def_readonly("is_head_tied", &ModelConfig::is_head_tied)
       .def_readonly("image_token_id", &ModelConfig::image_token_id)
@@ -175,10 +200,11 @@ void register_context(py::module_& m) {
       m, "Engine", "The weights of one checkpoint, shared by any number of contexts.")
       .def_static(
           "load",
-          [](const std::string& directory) {
-            return std::make_shared<Engine>(Engine{WallOss::load(directory)});
+          [](const std::string& directory, const Slots& dof, const Slots& agent_pos) {
+            return std::make_shared<Engine>(Engine{WallOss::load(directory, dof, agent_pos)});
           },
-          py::arg("directory"), py::call_guard<py::gil_scoped_release>())
+          py::arg("directory"), py::arg("dof") = Slots{}, py::arg("agent_pos") = Slots{},
+          py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("config", [](const Engine& e) { return e.model->config(); })
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.model->language().vocab_size(); })
       .def_property_readonly("tensor_names", [](const Engine& e) { return e.model->weights().names(); })

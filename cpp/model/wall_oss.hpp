@@ -15,8 +15,10 @@ namespace wallx {
 
 class WallOss {
  public:
-  // Loads a checkpoint folder. Throws CheckpointError naming what is missing, surplus or wrong.
-  static std::shared_ptr<const WallOss> load(const std::string& directory);
+  // Loads a checkpoint folder; slots as for ModelConfig::load. Throws CheckpointError naming what is missing,
+  // surplus or wrong; ConfigError: impossible slots.
+  static std::shared_ptr<const WallOss> load(const std::string& directory, const Slots& dof = {},
+                                             const Slots& agent_pos = {});
 
   const ModelConfig& config() const { return config_; }
   const Weights& weights() const { return weights_; }
@@ -25,7 +27,7 @@ class WallOss {
   const ActionHead& action_head() const { return action_head_; }
 
  private:
-  explicit WallOss(const std::string& directory);
+  WallOss(const std::string& directory, ModelConfig config);
 
   ModelConfig config_;
   Weights weights_;

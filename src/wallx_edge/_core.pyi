@@ -21,6 +21,22 @@ class SafetyStop(WallxError):
 
 # --- engine
 
+class Variant:
+    """One published form of the network; the table that ``architecture`` names a row of."""
+
+    name: str
+    checkpoints: str  # published names, with commas; empty: none is known
+    has_expert_attention: bool
+    has_adaptive_norms: bool
+    is_state_text: bool
+    is_time_scaled: bool
+    does_pad_masked_dims: bool
+    open_choices: str  # what the reference leaves ambiguous: our default and how to change it
+
+def variants() -> list[Variant]: ...
+
+Slots = list[tuple[str, int]]  # name, width; in model order
+
 class VisionConfig:
     depth: int
     hidden_size: int
@@ -40,25 +56,38 @@ class ModelConfig:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    expert_widths: list[int]  # residual stream of the text (hidden_size) and the action expert
     expert_sizes: list[int]
+    action_width: int  # of the action head
+    state_width: int  # of the state token's projection
+    condition_width: int  # of the time's embedding that adaptive norms follow; 0: none
+    has_expert_attention: bool
+    has_adaptive_norms: bool
+    is_state_text: bool  # the state is text in the prompt; there is no state token
+    is_action_causal: bool  # the checkpoint's own attention among action tokens
+    does_project_mask: bool
+    does_predict_actions: bool
+    does_pad_masked_dims: bool  # denoise needs padding_action where dof_mask has zeros
+    time_scale: float  # the flow's last time point
+    time_shift: float
     mrope_section: list[int]
     is_head_tied: bool
     image_token_id: int
     vision_start_token_id: int
     vision: VisionConfig
-    dof: list[tuple[str, int]]
-    agent_pos: list[tuple[str, int]]
+    dof: Slots  # empty where config.json has none and none was given (wall-oss-0.5)
+    agent_pos: Slots
     unknown_keys: list[str]
     @property
     def action_dim(self) -> int: ...
     @property
     def state_dim(self) -> int: ...
     @staticmethod
-    def load(directory: str) -> ModelConfig: ...
+    def load(directory: str, dof: Slots = ..., agent_pos: Slots = ...) -> ModelConfig: ...
 
 class Engine:
     @staticmethod
-    def load(directory: str) -> Engine: ...
+    def load(directory: str, dof: Slots = ..., agent_pos: Slots = ...) -> Engine: ...
     @property
     def config(self) -> ModelConfig: ...
     @property
