@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge import _core
-from wallx_edge.errors import ConfigError
+from wallx_edge.errors import AnswerError, ConfigError
 from wallx_edge.prompts import END, Tokenizer
 
-__all__ = ["Generated", "GenerationConfig", "OnText", "generate", "write"]
+__all__ = ["Generated", "GenerationConfig", "OnText", "generate", "write", "write_actions"]
 
 # called once per token with the text that it made certain, which may be empty; False cancels
 OnText = Callable[[str], bool | None]
@@ -101,20 +101,17 @@ def write(
     Raises:
         ConfigError: an empty context, or one without room for the budget.
     """
-    room = context.max_tokens - context.length + 1  # the last token is not computed
-    if config.max_tokens > room:
-        raise ConfigError(
-            f"generation.max_tokens is {config.max_tokens}, but a context of {context.max_tokens} tokens "
-            f"(policy.max_tokens) with a prompt of {context.length} has room for {room}"
-        )
-    ends = frozenset(stops)
-    choose = _Sampler(config)
-    for count in range(1, config.max_tokens + 1):
-        number = choose(context.logits()[: tokenizer.num_tokens])
+    decoder = _core.TextDecoder(
+        context,
+        max_new_tokens=config.max_tokens,
+        stop_ids=list(stops),
+        temperature=config.temperature,
+        top_p=config.top_p,
+        seed=config.seed,
+        allowed_ids=(0, tokenizer.num_tokens),
+    )
+    while (number := decoder.next()) is not None:
         yield number
-        if number in ends or count == config.max_tokens:
-            return
-        context.decode(number)
 
 
 def generate(
@@ -166,26 +163,39 @@ def generate(
     )
 
 
-class _Sampler:
-    """Chooses a token from scores."""
+def write_actions(
+    context: _core.Context, tokenizer: Tokenizer, config: GenerationConfig, action_ids: range
+) -> NDArray[np.int64]:
+    """Writes FAST action tokens up to the end marker, as :func:`write` does. Blocks until it ends.
 
-    def __init__(self, config: GenerationConfig) -> None:
-        self._temperature = config.temperature
-        self._top_p = config.top_p
-        self._random = np.random.default_rng(config.seed)
+    The reference runs to its limit and leaves out what is no action token; what does not end, or is none, would not
+    decode to the actions that the model meant, so that the first such token is the end here.
 
-    def __call__(self, scores: NDArray[np.float32]) -> int:
-        if self._temperature == 0:
-            return int(scores.argmax())
-        scaled = (scores.astype(np.float64) - float(scores.max())) / self._temperature
-        order = np.argsort(-scaled, kind="stable")
-        shares = np.exp(scaled[order])
-        sums = np.cumsum(shares)
-        # the token that crosses the bound belongs to the set
-        kept = int(np.searchsorted(sums, self._top_p * sums[-1])) + 1
-        kept = min(kept, sums.size)
-        drawn = self._random.random() * sums[kept - 1]
-        return int(order[min(int(np.searchsorted(sums, drawn, side="right")), kept - 1)])
+    Args:
+        context: with a prompt.
+        tokenizer: of the same checkpoint.
+        config: its stops are not looked at.
+        action_ids: of the action tokens.
+
+    Returns:
+        without the end marker, int64   (n,)
+
+    Raises:
+        AnswerError: another token, or no end within the budget.
+        ConfigError: an empty context, or one without room for the budget.
+    """
+    end = tokenizer.special_id(END)
+    ids: list[int] = []
+    for number in write(context, tokenizer, config, [end]):
+        if number == end:
+            return np.array(ids, np.int64)
+        if number not in action_ids:
+            raise AnswerError(
+                f"FAST: after {len(ids)} action tokens the model wrote token {number} "
+                f"({tokenizer.decode([number])!r}), which is none"
+            )
+        ids.append(number)
+    raise AnswerError(f"FAST: no end marker within {len(ids)} tokens (generation.max_tokens)")
 
 
 class _Text:

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from golden import CASE1, manifest, tensors
 from scripted import END, scripted
 from wallx_edge import _core
-from wallx_edge.errors import ConfigError
-from wallx_edge.generation import Generated, GenerationConfig, _Text, generate
+from wallx_edge.errors import AnswerError, ConfigError
+from wallx_edge.generation import Generated, GenerationConfig, _Text, generate, write_actions
 from wallx_edge.preprocess import ImageProcessor
 from wallx_edge.prompts import Tokenizer, text_prompt
 from wallx_edge.verify import MIN_MARGIN
@@ -230,6 +228,25 @@ def test_embedding_rows_beyond_the_tokenizer_are_never_chosen(tmp_path: Path) ->
     assert generate(prompted(folder), smaller, GenerationConfig(max_tokens=2)).ids[0] != 855
 
 
+def test_action_tokens_end_at_the_end_marker(tmp_path: Path) -> None:
+    script = [600, 536, 855]
+    folder = scripted(tmp_path / "a", [*script, END])
+    actions = range(536, 856)
+    assert list(write_actions(prompted(folder), Tokenizer.load(folder), GenerationConfig(), actions)) == script
+    empty = scripted(tmp_path / "b", [END])
+    assert write_actions(prompted(empty), Tokenizer.load(empty), GenerationConfig(), actions).size == 0
+
+
+def test_action_tokens_that_do_not_end_or_are_none_are_an_error(tmp_path: Path) -> None:
+    actions = range(536, 856)
+    endless = scripted(tmp_path / "a", [600, 601], back_to=0)
+    with pytest.raises(AnswerError, match="no end marker within 20 tokens"):
+        write_actions(prompted(endless), Tokenizer.load(endless), GenerationConfig(max_tokens=20), actions)
+    words = scripted(tmp_path / "b", [600, 64, 65], back_to=1)
+    with pytest.raises(AnswerError, match=r"after 1 action tokens the model wrote token 64 \('a'\), which is none"):
+        write_actions(prompted(words), Tokenizer.load(words), GenerationConfig(), actions)
+
+
 @pytest.mark.parametrize(
     ("values", "text"),
     [
@@ -259,7 +276,9 @@ def test_a_budget_without_room_is_refused_before_the_first_token(tmp_path: Path)
     folder = scripted(tmp_path / "c", [64, 65, 66], back_to=0)
     context, tokenizer = prompted(folder, 64), Tokenizer.load(folder)
     room = 64 - context.length + 1
-    with pytest.raises(ConfigError, match=f"has room for {room}"):
+    with pytest.raises(
+        ConfigError, match=f"max_new_tokens {room + 1} after a prompt of 27 tokens does not fit max_tokens 64"
+    ):
         generate(context, tokenizer, GenerationConfig(max_tokens=room + 1))
     assert len(generate(context, tokenizer, GenerationConfig(max_tokens=room)).ids) == room
 
@@ -268,21 +287,3 @@ def test_an_empty_context_is_refused() -> None:
     context = _core.Context(_core.Engine.load(str(CASE1)), 512)
     with pytest.raises(ConfigError, match="the context is empty"):
         generate(context, TOKENIZER, GenerationConfig())
-
-
-def histogram(scores: Sequence[float], config: GenerationConfig, count: int = 4000) -> NDArray[np.float64]:
-    from wallx_edge.generation import _Sampler
-
-    draw = _Sampler(config)
-    drawn = [draw(np.array(scores, np.float32)) for _ in range(count)]
-    return np.bincount(drawn, minlength=len(scores)) / count
-
-
-def test_draws_follow_the_scores() -> None:
-    shares = np.array([0.5, 0.3, 0.15, 0.05])
-    scores = list(np.log(shares))
-    np.testing.assert_allclose(histogram(scores, GenerationConfig(temperature=1)), shares, atol=0.03)
-    sharper = shares**2 / (shares**2).sum()
-    np.testing.assert_allclose(histogram(scores, GenerationConfig(temperature=0.5)), sharper, atol=0.03)
-    nucleus = np.array([0.5, 0.3, 0, 0]) / 0.8
-    np.testing.assert_allclose(histogram(scores, GenerationConfig(temperature=1, top_p=0.7)), nucleus, atol=0.03)

@@ -89,6 +89,12 @@ def _print(console: Console, results: dict[str, Any]) -> None:
                 f"(slowest {row['longest_token_ms']:.2f} ms)",
                 soft_wrap=True,
             )
+        first = engine["rows"][0]
+        console.print(
+            f"  after a subtask's prompt on the same pictures: {engine['shared_tokens']} of {first['prefix_tokens']} "
+            f"tokens shared, prefill {engine['reused_prefill_ms']:.2f} ms instead of {first['prefill_ms']:.2f} ms",
+            soft_wrap=True,
+        )
         console.print(
             f"  a prefix {engine['prefix_ratio']:.1f} times as long makes a step {engine['step_ratio']:.2f} times as "
             f"long; computing it again in every step would make that {engine['recompute_ratio']:.0f} times",
