@@ -16,8 +16,6 @@ ModelConfig require_slots(const std::string& directory, ModelConfig config) {
   };
   require("dof_config", "dof", config.dof);
   if (!config.is_state_text) require("agent_pos_config", "agent_pos", config.agent_pos);
-  if (config.has_expert_attention)
-    throw CheckpointError(directory + ": " + config.architecture + " is read but does not run yet");
   return config;
 }
 

@@ -112,6 +112,27 @@ Linear Weights::take_linear(const std::string& prefix, std::int64_t out, std::in
   return layer;
 }
 
+std::vector<Linear> Weights::take_stacked(
+    const std::string& stacked, const std::vector<std::pair<std::string, std::int64_t>>& prefixes_and_outs,
+    std::int64_t in, bool has_bias) {
+  std::vector<Linear> layers;
+  if (!contains(stacked + ".weight")) {
+    for (const auto& [prefix, out] : prefixes_and_outs)
+      layers.push_back(take_linear(prefix, out, in, has_bias));
+    return layers;
+  }
+  std::int64_t rows = 0;
+  for (const auto& [prefix, out] : prefixes_and_outs) rows += out;
+  Linear rest = take_linear(stacked, rows, in, has_bias);
+  for (const auto& [prefix, out] : prefixes_and_outs) {
+    rest.out = out;
+    layers.push_back(rest);
+    rest.weight += out * in;
+    if (rest.bias) rest.bias += out;
+  }
+  return layers;
+}
+
 void Weights::require_all_used() const {
   std::vector<std::string> surplus;
   for (const auto& [name, entry] : entries_)

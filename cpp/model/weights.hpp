@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "backend/ops.hpp"
@@ -23,6 +24,11 @@ class Weights {
   // found shape.
   const float* take(const std::string& name, const Shape& shape);
   Linear take_linear(const std::string& prefix, std::int64_t out, std::int64_t in, bool has_bias);
+  // Layers of one input, each under its own name, or their rows one after the other under `stacked`. Views of
+  // the file's bytes either way.
+  std::vector<Linear> take_stacked(const std::string& stacked,
+                                   const std::vector<std::pair<std::string, std::int64_t>>& prefixes_and_outs,
+                                   std::int64_t in, bool has_bias);
 
   bool contains(const std::string& name) const { return entries_.count(name) != 0; }
   const TensorEntry& entry(const std::string& name) const;  // CheckpointError when absent

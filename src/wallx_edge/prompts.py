@@ -45,6 +45,11 @@ _CAMERA_LABELS = {
     "right_wrist_view": "right wrist view",
 }
 _SPECIAL = re.compile(r"<\|[^|]*\|>")
+# a byte-level tokenizer spells a byte as a printable character: itself, or the next one free from 256 on
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {
+    chr(256 + i): byte for i, byte in enumerate(b for b in range(256) if b not in _PRINTABLE)
+}
 
 
 @dataclass(frozen=True)
@@ -290,7 +295,9 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self._config = config
         self._where = where
-        self._added = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
+        added = tokenizer.get_added_tokens_decoder()
+        self._added = {token.content: i for i, token in added.items()}
+        self._added_pieces = {i: b"" if token.special else token.content.encode() for i, token in added.items()}
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
@@ -348,6 +355,25 @@ class Tokenizer:
         if any(i < 0 for i in numbers):
             raise ConfigError(f"token id {min(numbers)}: expected 0 or more")
         return self._tokenizer.decode(numbers, skip_special_tokens=skip_special)
+
+    def piece(self, token_id: int) -> bytes:
+        """What one token adds to a text: bytes, which may be a part of a character (UTF-8).
+
+        Nothing for special tokens and for ids that the tokenizer does not know; :meth:`decode` of many tokens without
+        the special ones is the text of their pieces in a row.
+
+        Raises:
+            ConfigError: a negative id.
+        """
+        if token_id < 0:
+            raise ConfigError(f"token id {token_id}: expected 0 or more")
+        if token_id in self._added_pieces:
+            return self._added_pieces[token_id]
+        token = self._tokenizer.id_to_token(token_id)
+        if token is None:
+            return b""
+        values = [_BYTES.get(character) for character in token]
+        return token.encode() if None in values else bytes(v for v in values if v is not None)
 
     def special_id(self, name: str) -> int:
         """Id of a special token such as ``<|propri|>``.

@@ -436,7 +436,7 @@ class _Case:
             trace=True,
         )
 
-    def _denoise(self, **options: str) -> tuple[NDArray[np.float32], _core.Trace]:
+    def _denoise(self, **options: Any) -> tuple[NDArray[np.float32], _core.Trace]:
         return self.context.denoise(
             self._input("noise")[0],
             self._input("dof_mask")[0],

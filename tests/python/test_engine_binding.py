@@ -194,7 +194,7 @@ def test_shapes_and_types_of_a_context(engine: _core.Engine) -> None:
     context = _core.Context(engine, 64)
     assert (context.length, context.max_tokens) == (0, 64)
     pixels = np.zeros((4, 1176), np.float32)
-    assert context.prefill([521, IMAGE, 522, 5], pixels, [[1, 2, 2]]) is None
+    assert context.prefill([521, IMAGE, 522, 5], pixels, [[1, 2, 2]]) == 0
     assert context.length == 4
     scores = context.logits()
     assert (scores.shape, scores.dtype) == ((856,), np.float32)

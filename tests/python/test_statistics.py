@@ -106,7 +106,7 @@ def test_a_name_may_be_the_beginning_of_one_only(tmp_path: Path) -> None:
     del tensors["action_preprocessor.normalizer_action.min.libero"]
     del tensors["action_preprocessor.normalizer_action.delta.libero"]
     assert name("libero") == "libero_all"
-    with pytest.raises(ConfigError, match="'arx', which arx_a, arx_b begin with .* write the whole name"):
+    with pytest.raises(ConfigError, match=r"'arx', which arx_a, arx_b begin with .* write the whole name"):
         name("arx")
     for key in ("ar", "x2_norma", "", "so101"):
         with pytest.raises(ConfigError, match=rf"no statistics for robot '{key}' .* it has the weights: arx_a"):
