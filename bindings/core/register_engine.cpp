@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -83,7 +84,7 @@ void register_config(py::module_& m) {
       .def_readonly("full_attention_blocks", &VisionConfig::full_attention_blocks);
   py::class_<ModelConfig>(m, "ModelConfig", "Dimensions and slots of a checkpoint, from its config.json.")
       .def_static("load", &ModelConfig::load, py::arg("directory"), py::arg("dof") = Slots{},
-                  py::arg("agent_pos") = Slots{})
+                  py::arg("agent_pos") = Slots{}, py::arg("is_state_text") = std::nullopt)
       .def_readonly("architecture", &ModelConfig::architecture)
       .def_readonly("hidden_size", &ModelConfig::hidden_size)
       .def_readonly("num_layers", &ModelConfig::num_layers)
@@ -104,6 +105,7 @@ void register_config(py::module_& m) {
       .def_readonly("does_pad_masked_dims", &ModelConfig::does_pad_masked_dims)
       .def_readonly("time_scale", &ModelConfig::time_scale)
       .def_readonly("time_shift", &ModelConfig::time_shift)
+      .def_readonly("horizon", &ModelConfig::horizon)
       .def_readonly("mrope_section", &ModelConfig::mrope_section)
       .def_readonly("is_head_tied", &ModelConfig::is_head_tied)
       .def_readonly("image_token_id", &ModelConfig::image_token_id)
@@ -121,10 +123,12 @@ void register_weights(py::module_& m) {
       m, "Engine", "The weights of one checkpoint, shared by any number of contexts.")
       .def_static(
           "load",
-          [](const std::string& directory, const Slots& dof, const Slots& agent_pos) {
-            return std::make_shared<Engine>(Engine{WallOss::load(directory, dof, agent_pos)});
+          [](const std::string& directory, const Slots& dof, const Slots& agent_pos,
+             std::optional<bool> is_state_text) {
+            return std::make_shared<Engine>(Engine{WallOss::load(directory, dof, agent_pos, is_state_text)});
           },
           py::arg("directory"), py::arg("dof") = Slots{}, py::arg("agent_pos") = Slots{},
+          py::arg("is_state_text") = std::nullopt,
           py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("config", [](const Engine& e) { return e.model->config(); })
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.model->language().vocab_size(); })

@@ -34,8 +34,9 @@ WallOss::WallOss(const std::string& directory, ModelConfig config)
 }
 
 std::shared_ptr<const WallOss> WallOss::load(const std::string& directory, const Slots& dof,
-                                             const Slots& agent_pos) {
-  return std::shared_ptr<const WallOss>(new WallOss(directory, ModelConfig::load(directory, dof, agent_pos)));
+                                             const Slots& agent_pos, std::optional<bool> is_state_text) {
+  return std::shared_ptr<const WallOss>(
+      new WallOss(directory, ModelConfig::load(directory, dof, agent_pos, is_state_text)));
 }
 
 }  // namespace wallx

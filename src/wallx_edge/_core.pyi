@@ -70,6 +70,7 @@ class ModelConfig:
     does_pad_masked_dims: bool  # denoise needs padding_action where dof_mask has zeros
     time_scale: float  # the flow's last time point
     time_shift: float
+    horizon: int  # rows of a chunk that config.json names; 0: it names none
     mrope_section: list[int]
     is_head_tied: bool
     image_token_id: int
@@ -83,11 +84,13 @@ class ModelConfig:
     @property
     def state_dim(self) -> int: ...
     @staticmethod
-    def load(directory: str, dof: Slots = ..., agent_pos: Slots = ...) -> ModelConfig: ...
+    def load(
+        directory: str, dof: Slots = ..., agent_pos: Slots = ..., is_state_text: bool | None = None
+    ) -> ModelConfig: ...
 
 class Engine:
     @staticmethod
-    def load(directory: str, dof: Slots = ..., agent_pos: Slots = ...) -> Engine: ...
+    def load(directory: str, dof: Slots = ..., agent_pos: Slots = ..., is_state_text: bool | None = None) -> Engine: ...
     @property
     def config(self) -> ModelConfig: ...
     @property
