@@ -19,6 +19,7 @@ constexpr std::string_view kKnownKeys[] = {
     "_attn_implementation",
     "_name_or_path",
     "action_hidden_size",
+    "action_horizon",
     "action_horizon_flow",
     "adarms_cond_dim",
     "agent_pos_config",
@@ -210,10 +211,11 @@ void require_known_architecture(const Json& json, const Reader& reader) {
 }
 
 // the flags that choose the network, and with them the row of the table
-void read_variant(const Json& json, const Reader& reader, ModelConfig& config) {
+void read_variant(const Json& json, const Reader& reader, std::optional<bool> is_state_text,
+                  ModelConfig& config) {
   config.has_expert_attention = reader.boolean_or("attention_moe", false);
   config.has_adaptive_norms = reader.boolean_or("use_adarms", false);
-  config.is_state_text = reader.boolean_or("use_state_string_representation", false);
+  config.is_state_text = is_state_text.value_or(reader.boolean_or("use_state_string_representation", false));
   config.is_action_causal = reader.boolean_or("causal_action_attention_mask", false);
   config.does_project_mask = reader.boolean_or("proj_with_mask", true);
   config.does_predict_actions = reader.boolean_or("use_x_pred", false);
@@ -321,7 +323,7 @@ std::int64_t ModelConfig::state_dim() const {
 }
 
 ModelConfig ModelConfig::load(const std::string& directory, const Slots& dof_given,
-                              const Slots& agent_pos_given) {
+                              const Slots& agent_pos_given, std::optional<bool> is_state_text_given) {
   const std::string path = directory + "/config.json";
   Json json;
   try {
@@ -334,7 +336,7 @@ ModelConfig ModelConfig::load(const std::string& directory, const Slots& dof_giv
   require_known_architecture(json, reader);
 
   ModelConfig config;
-  read_variant(json, reader, config);
+  read_variant(json, reader, is_state_text_given, config);
   config.hidden_size = reader.integer("hidden_size", 4);
   if (config.hidden_size % 2) reader.fail("hidden_size", std::to_string(config.hidden_size) + " is odd");
   config.num_layers = reader.integer("num_hidden_layers");
@@ -377,6 +379,8 @@ ModelConfig ModelConfig::load(const std::string& directory, const Slots& dof_giv
   const bool is_required = !config.has_expert_attention;
   config.dof = read_slots(json, reader, "dof_config", dof_given, is_required);
   config.agent_pos = read_slots(json, reader, "agent_pos_config", agent_pos_given, is_required);
+  for (const char* key : {"action_horizon", "action_horizon_flow"})
+    if (is_given(json, key)) config.horizon = reader.integer(key);
   for (const auto& [key, value] : json.members())
     if (std::find(std::begin(kKnownKeys), std::end(kKnownKeys), key) == std::end(kKnownKeys))
       config.unknown_keys.push_back(key);

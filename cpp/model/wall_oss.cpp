@@ -16,8 +16,6 @@ ModelConfig require_slots(const std::string& directory, ModelConfig config) {
   };
   require("dof_config", "dof", config.dof);
   if (!config.is_state_text) require("agent_pos_config", "agent_pos", config.agent_pos);
-  if (config.has_expert_attention)
-    throw CheckpointError(directory + ": " + config.architecture + " is read but does not run yet");
   return config;
 }
 
@@ -36,8 +34,9 @@ WallOss::WallOss(const std::string& directory, ModelConfig config)
 }
 
 std::shared_ptr<const WallOss> WallOss::load(const std::string& directory, const Slots& dof,
-                                             const Slots& agent_pos) {
-  return std::shared_ptr<const WallOss>(new WallOss(directory, ModelConfig::load(directory, dof, agent_pos)));
+                                             const Slots& agent_pos, std::optional<bool> is_state_text) {
+  return std::shared_ptr<const WallOss>(
+      new WallOss(directory, ModelConfig::load(directory, dof, agent_pos, is_state_text)));
 }
 
 }  // namespace wallx

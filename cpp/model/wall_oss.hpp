@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "model/action_head.hpp"
@@ -15,10 +16,11 @@ namespace wallx {
 
 class WallOss {
  public:
-  // Loads a checkpoint folder; slots as for ModelConfig::load. Throws CheckpointError naming what is missing,
+  // Loads a checkpoint folder; slots and state as for ModelConfig::load. Throws CheckpointError naming what is missing,
   // surplus or wrong; ConfigError: impossible slots.
   static std::shared_ptr<const WallOss> load(const std::string& directory, const Slots& dof = {},
-                                             const Slots& agent_pos = {});
+                                             const Slots& agent_pos = {},
+                                             std::optional<bool> is_state_text = {});
 
   const ModelConfig& config() const { return config_; }
   const Weights& weights() const { return weights_; }

@@ -70,6 +70,7 @@ class ModelConfig:
     does_pad_masked_dims: bool  # denoise needs padding_action where dof_mask has zeros
     time_scale: float  # the flow's last time point
     time_shift: float
+    horizon: int  # rows of a chunk that config.json names; 0: it names none
     mrope_section: list[int]
     is_head_tied: bool
     image_token_id: int
@@ -83,11 +84,13 @@ class ModelConfig:
     @property
     def state_dim(self) -> int: ...
     @staticmethod
-    def load(directory: str, dof: Slots = ..., agent_pos: Slots = ...) -> ModelConfig: ...
+    def load(
+        directory: str, dof: Slots = ..., agent_pos: Slots = ..., is_state_text: bool | None = None
+    ) -> ModelConfig: ...
 
 class Engine:
     @staticmethod
-    def load(directory: str, dof: Slots = ..., agent_pos: Slots = ...) -> Engine: ...
+    def load(directory: str, dof: Slots = ..., agent_pos: Slots = ..., is_state_text: bool | None = None) -> Engine: ...
     @property
     def config(self) -> ModelConfig: ...
     @property
@@ -103,13 +106,19 @@ class Engine:
 Trace = dict[str, NDArray[np.float32]]
 
 class Context:
+    """The engine's state of one conversation. One call at a time; forks are contexts of their own."""
+
     def __init__(
         self, engine: Engine, max_tokens: int = 2048, rope_layout: Literal["hf", "contiguous"] = "hf"
     ) -> None: ...
     @property
-    def length(self) -> int: ...
+    def length(self) -> int: ...  # [tokens]
     @property
     def max_tokens(self) -> int: ...
+    @property
+    def cache_bytes(self) -> int: ...  # blocks shared with forks included
+    def fork(self) -> Context:
+        """Another context that holds the same tokens and goes on by itself; what is computed is shared, not copied."""
     @overload
     def prefill(
         self,
@@ -121,7 +130,13 @@ class Context:
         state_mask: ArrayLike = ...,
         *,
         trace: Literal[False] = False,
-    ) -> None: ...
+        reuse: bool = True,
+    ) -> int:
+        """Goes on with a prompt; keeps what the context already holds of it. Blocks while it computes, without the GIL.
+
+        Returns:
+            number of tokens that were kept, not computed; with ``trace`` what was computed, and nothing is kept.
+        """
     @overload
     def prefill(
         self,
@@ -133,6 +148,7 @@ class Context:
         state_mask: ArrayLike = ...,
         *,
         trace: Literal[True],
+        reuse: bool = True,
     ) -> Trace: ...
     @overload
     def denoise(
@@ -140,24 +156,84 @@ class Context:
         noise: ArrayLike,
         dof_mask: ArrayLike,
         num_steps: int = 10,
-        attention: str = "bidirectional",
+        attention: str = "checkpoint",
         time_grid: str = "intervals",
         *,
+        padding_action: ArrayLike | None = None,
+        time_scale: float | None = None,
+        time_shift: float | None = None,
         trace: Literal[False] = False,
-    ) -> NDArray[np.float32]: ...
+    ) -> NDArray[np.float32]:
+        """Integrates noise to a normalised chunk. Blocks while it computes, without the GIL.
+
+        Args:
+            noise: where the flow starts   (horizon, action_dim)
+            dof_mask: 1 where the dim is in use   (horizon, action_dim)
+            num_steps: Euler steps.
+            attention: ``checkpoint`` (as config.json says), ``bidirectional`` or ``causal``.
+            time_grid: ``intervals`` or ``legacy``.
+            padding_action: the normalised zero of each dim, to which dims that are not in use move; needed where
+                the mask has zeros and ``config.does_pad_masked_dims``   (action_dim,)
+            time_scale: the last time point; the checkpoint's own by default.
+            time_shift: k of k t / (1 + (k - 1) t); the checkpoint's own by default.
+            trace: also return what was computed: ``t``, ``times``, ``x``, ``v``, ``v_raw``, with adaptive norms
+                ``condition``, the first step's layers, the second's final norm as ``step1.norm``. Rows of action
+                tokens are ``config.expert_widths[1]`` wide.
+        """
     @overload
     def denoise(
         self,
         noise: ArrayLike,
         dof_mask: ArrayLike,
         num_steps: int = 10,
-        attention: str = "bidirectional",
+        attention: str = "checkpoint",
         time_grid: str = "intervals",
         *,
+        padding_action: ArrayLike | None = None,
+        time_scale: float | None = None,
+        time_shift: float | None = None,
         trace: Literal[True],
     ) -> tuple[NDArray[np.float32], Trace]: ...
     def logits(self) -> NDArray[np.float32]: ...
     def decode(self, id: int) -> None: ...
+
+class TextDecoder:
+    """Chooses one token after another; the caller may stop, or do something else, between any two."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        max_new_tokens: int = 100,
+        stop_ids: list[int] = ...,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        allowed_ids: tuple[int, int] | None = None,
+    ) -> None:
+        """Begins a text behind what the context holds.
+
+        Args:
+            context: after a prefill; prefill or decode on it in between end the right to go on.
+            max_new_tokens: budget, the stop token included.
+            stop_ids: each ends the text, and is its last token.
+            temperature: 0 is greedy.
+            top_p: choose among the fewest tokens with this much probability together.
+            seed: of the choices; equal scores and seeds give equal texts on every machine.
+            allowed_ids: first id and the id behind the last; only these and stop ids are chosen.
+
+        Raises:
+            ConfigError: an empty context, an option out of its bounds, no room for the budget.
+        """
+    def next(self) -> int | None:
+        """The next token; None when the text has ended. Blocks for one token, without the GIL.
+
+        Raises:
+            ConfigError: the context has changed since.
+            WallxError: the network's scores are not finite.
+        """
+    @property
+    def end(self) -> Literal["none", "stop", "budget"]: ...
 
 def mrope_positions(
     ids: ArrayLike, mask: ArrayLike, grids: ArrayLike, config: ModelConfig

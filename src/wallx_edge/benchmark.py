@@ -15,8 +15,9 @@ import numpy as np
 
 from wallx_edge import _core
 from wallx_edge.embodiment import load_embodiment
+from wallx_edge.generation import GenerationConfig, write
 from wallx_edge.preprocess import ImageProcessor
-from wallx_edge.prompts import STATE, Tokenizer, flow_prompt
+from wallx_edge.prompts import STATE, Tokenizer, flow_prompt, subtask_prompt
 from wallx_edge.scene import pattern
 from wallx_edge.synth import Dtype, synth
 
@@ -24,17 +25,20 @@ __all__ = ["bench_engine", "bench_load"]
 
 HORIZON = 32
 NUM_STEPS = 10
+NUM_TOKENS = 32
 
 
 def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
-    """Times prefill and one Euler step, with a prompt's prefix and with one four times as long.
+    """Times prefill, one Euler step and one token of text, with a prompt's prefix and with one four times as long.
 
     Args:
         checkpoint: folder.
         repeats: runs of each; the median counts.
 
     Returns:
-        per prefix: tokens, prefill [ms], step [ms]; the step's ratio; fp32 rates of the engine and of numpy [GFLOP/s].
+        per prefix: tokens, prefill [ms], step [ms], text [tokens/s] and its slowest token [ms]; the first prefix after
+        a subtask's prompt on the same pictures: tokens shared, prefill [ms]; the step's ratio; fp32 rates of the engine
+        and of numpy [GFLOP/s].
     """
     engine = _core.Engine.load(str(checkpoint))
     config = engine.config
@@ -43,27 +47,48 @@ def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
     pictures = processor.prepare([pattern(1.0, 640, 480, seed) for seed in range(3)], [168] * 3)
     ids = tokenizer.layout(flow_prompt(cameras, "put the cube on the plate", HORIZON), pictures.counts, cameras).ids
     prefix = ids[:-HORIZON]
+    subtask = tokenizer.layout(subtask_prompt(cameras, "tidy the table"), pictures.counts, cameras).ids
+    seen = (pictures.pixel_values, pictures.grids)
     filler = tokenizer.encode("and then once more ")
     longer = np.concatenate([prefix, np.resize(filler, 3 * prefix.size)])
-    context = _core.Context(engine, max_tokens=longer.size + HORIZON)
+    context = _core.Context(engine, max_tokens=longer.size + max(HORIZON, NUM_TOKENS))
     state, mask = np.zeros(config.state_dim, np.float32), np.ones(config.state_dim, np.float32)
     noise = np.random.default_rng(0).standard_normal((HORIZON, config.action_dim), np.float32)
     rows: list[dict[str, Any]] = []
     for tokens in (prefix, longer):
 
-        def prefill(tokens: Any = tokens) -> None:
-            context.prefill(tokens, pictures.pixel_values, pictures.grids, tokenizer.special_id(STATE), state, mask)
+        def prefill(tokens: Any = tokens, reuse: bool = False) -> int:
+            return context.prefill(tokens, *seen, tokenizer.special_id(STATE), state, mask, reuse=reuse)
 
         prefill()
         prefill_ms = _median_ms(prefill, repeats)
         step_ms = _median_ms(lambda: context.denoise(noise, np.ones_like(noise), NUM_STEPS), repeats) / NUM_STEPS
-        rows.append({"prefix_tokens": int(tokens.size), "prefill_ms": prefill_ms, "step_ms": step_ms})
+        prefill()
+        token_ms = _token_ms(context, tokenizer)
+        rows.append(
+            {
+                "prefix_tokens": int(tokens.size),
+                "prefill_ms": prefill_ms,
+                "step_ms": step_ms,
+                "text_tokens_per_s": 1e3 / statistics.median(token_ms),
+                "longest_token_ms": max(token_ms),
+            }
+        )
+    # the clocks of a session: which subtask, then the actions for it, on one observation
+    reused = []
+    for _ in range(repeats):
+        context.prefill(subtask, *seen)
+        begin = time.perf_counter()
+        shared = context.prefill(prefix, *seen, tokenizer.special_id(STATE), state, mask)
+        reused.append((time.perf_counter() - begin) * 1e3)
     text = config.expert_sizes[0]
     projections = config.hidden_size * config.head_dim * (2 * config.num_heads + 2 * config.num_kv_heads)
     flops = 2 * rows[1]["prefix_tokens"] * config.num_layers * (projections + 3 * config.hidden_size * text)
     return {
         "checkpoint": str(checkpoint),
         "rows": rows,
+        "shared_tokens": shared,
+        "reused_prefill_ms": statistics.median(reused),
         "step_ratio": rows[1]["step_ms"] / rows[0]["step_ms"],
         # what a step costs when all tokens are computed in it, as in the reference
         "recompute_ratio": (rows[1]["prefill_ms"] + rows[1]["step_ms"]) / rows[1]["step_ms"],
@@ -72,6 +97,18 @@ def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
         "engine_gflops": flops / rows[1]["prefill_ms"] / 1e6,
         "numpy_gflops": _numpy_gflops(repeats),
     }
+
+
+def _token_ms(context: _core.Context, tokenizer: Tokenizer) -> list[float]:
+    """Time of each token of a text, the choice and its computation   [ms]"""
+    # drawn, so that no weights end it early by a stop; the budget alone does
+    tokens = write(context, tokenizer, GenerationConfig(max_tokens=NUM_TOKENS + 1, temperature=1.0), stops=())
+    times = []
+    for _ in range(NUM_TOKENS):
+        begin = time.perf_counter()
+        next(tokens)
+        times.append((time.perf_counter() - begin) * 1e3)
+    return times[1:]  # the first is chosen from what prefill computed
 
 
 def _median_ms(call: Callable[[], object], repeats: int) -> float:

@@ -65,7 +65,7 @@ class RobotConfig:
         rate_hz: of the control loop [1/s].
         checkpoint: folder.
         policy: how to ask it.
-        execute_rows: rows of a chunk that are played before the next one takes over.
+        execute_rows: rows of a chunk that are played before the next one takes over; ``None``: three quarters.
         cameras: role -> its checked table.
     """
 
@@ -77,7 +77,7 @@ class RobotConfig:
     rate_hz: float
     checkpoint: Path
     policy: PolicyConfig
-    execute_rows: int
+    execute_rows: int | None
     cameras: Mapping[str, Table]
 
     @classmethod
@@ -115,22 +115,21 @@ class RobotConfig:
         options = ("resolution", "horizon", "step", "statistics", "num_steps", "attention", "time_grid")
         policy.check_keys(("checkpoint",), (*options, "rope_layout", "execute_rows", "seed"))
         defaults = PolicyConfig()
-        resolution = policy.integer("resolution", -1, 4096, defaults.resolution)
-        if resolution == 0:
-            raise policy.fail("resolution", "is 0, must be 1..4096, or -1 for no resize")
         step = policy.positive("step", "s", defaults.step)
         if step > 1:
             raise policy.fail("step", f"is {step:g} s, must be at most 1 s")
         time_grid = policy.choice("time_grid", ("intervals", "legacy"), defaults.time_grid)
-        horizon = policy.integer("horizon", 2, 128, defaults.horizon)
+        horizon = policy.integer("horizon", 2, 128) if "horizon" in policy.values else None
         config = PolicyConfig(
             cameras=tuple(cameras),
-            resolution=resolution,
+            resolution=_resolution(policy, tuple(cameras)),
             horizon=horizon,
             step=step,
             statistics=policy.text("statistics") if "statistics" in policy.values else None,
             num_steps=policy.integer("num_steps", 2 if time_grid == "legacy" else 1, 1000, defaults.num_steps),
-            attention=cast(Any, policy.choice("attention", ("bidirectional", "causal"), defaults.attention)),
+            attention=cast(
+                Any, policy.choice("attention", ("checkpoint", "bidirectional", "causal"), defaults.attention)
+            ),
             time_grid=cast(Any, time_grid),
             rope_layout=cast(Any, policy.choice("rope_layout", ("hf", "contiguous"), defaults.rope_layout)),
             seed=policy.integer("seed", 0, 2**63 - 1, defaults.seed),
@@ -144,7 +143,7 @@ class RobotConfig:
             rate_hz=rate_hz,
             checkpoint=base / policy.text("checkpoint"),
             policy=config,
-            execute_rows=policy.integer("execute_rows", 1, horizon, max(1, horizon * 3 // 4)),
+            execute_rows=policy.integer("execute_rows", 1, horizon or 128) if "execute_rows" in policy.values else None,
             cameras=cameras,
         )
 
@@ -165,6 +164,24 @@ class RobotConfig:
                     raise ConfigError(f"{self.path}: {error}") from error
                 cameras[role] = stack.enter_context(camera)
             yield cameras
+
+
+def _resolution(policy: Table, cameras: tuple[str, ...]) -> int | dict[str, int] | None:
+    """One number for all cameras, or a table with one per role."""
+
+    def side(table: Table, key: str) -> int:
+        value = table.integer(key, -1, 4096)
+        if value == 0:
+            raise table.fail(key, "is 0, must be 1..4096, or -1 for no resize")
+        return value
+
+    if "resolution" not in policy.values:
+        return None
+    if not isinstance(policy.values["resolution"], Mapping):
+        return side(policy, "resolution")
+    each = policy.table("resolution")
+    each.check_keys((), cameras)
+    return {role: side(each, role) for role in each.values}
 
 
 def _cameras(top: Table) -> dict[str, Table]:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wallx_edge._core import Engine
 from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.normalizer import Kind, Normalizer
 from wallx_edge.torch_file import read_torch_tensors
 
-__all__ = ["NORM_STATS", "Source", "Statistics", "sources"]
+__all__ = ["NORM_STATS", "Source", "Statistics", "inside", "sources"]
 
 NORM_STATS = "norm_stats"  # the name of the one set in norm_stats.json, which has none in the file
 _FILE = "norm_stats.json"
@@ -55,7 +56,7 @@ class Source:
         normalizer = Normalizer(*self.pairs[kind][key], f"{kind}.{key} ({self.name})")
         if normalizer.width > width or (normalizer.width < width and not self.can_be_filled_up):
             raise CheckpointError(
-                f"normalizer {normalizer.name} has {normalizer.width} columns, expected {width} as in the model's vector"
+                f"normalizer {normalizer.name} has {normalizer.width} columns, the model's vector has {width}"
             )
         return normalizer.filled_up(width)
 
@@ -79,6 +80,11 @@ class Statistics:
     source: str
     num_action_columns: int
     num_state_columns: int
+
+    @classmethod
+    def of(cls, engine: Engine, directory: str | Path, key: str | None) -> Statistics:
+        """:meth:`load` for a checkpoint whose weights are mapped."""
+        return cls.load(directory, inside(engine), key, engine.config.action_dim, engine.config.state_dim)
 
     @classmethod
     def load(
@@ -120,6 +126,12 @@ class Statistics:
         return cls(action, state, name, source.name, *counts)
 
 
+def inside(engine: Engine) -> dict[str, NDArray[Any]]:
+    """The statistics among a checkpoint's tensors, by their full names."""
+    names = [name for name in engine.tensor_names if name.startswith("action_preprocessor.normalizer_")]
+    return {name: engine.tensor(name) for name in names}
+
+
 def sources(directory: str | Path, tensors: Mapping[str, NDArray[Any]]) -> tuple[Source, ...]:
     """Every place of a checkpoint that holds statistics, the one that counts first.
 
@@ -148,15 +160,15 @@ def sources(directory: str | Path, tensors: Mapping[str, NDArray[Any]]) -> tuple
                 },
             )
         )
-    inside = {
+    in_weights = {
         kind: _pairs(
             {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}, prefix
         )
         for kind in _KINDS
         for prefix in (f"action_preprocessor.normalizer_{kind}.",)
     }
-    if any(inside.values()):
-        found.append(Source("the weights", inside, can_be_filled_up=False))
+    if any(in_weights.values()):
+        found.append(Source("the weights", in_weights, can_be_filled_up=False))
     for source in found:
         if not source.keys:
             raise CheckpointError(

@@ -194,7 +194,7 @@ def test_shapes_and_types_of_a_context(engine: _core.Engine) -> None:
     context = _core.Context(engine, 64)
     assert (context.length, context.max_tokens) == (0, 64)
     pixels = np.zeros((4, 1176), np.float32)
-    assert context.prefill([521, IMAGE, 522, 5], pixels, [[1, 2, 2]]) is None
+    assert context.prefill([521, IMAGE, 522, 5], pixels, [[1, 2, 2]]) == 0
     assert context.length == 4
     scores = context.logits()
     assert (scores.shape, scores.dtype) == ((856,), np.float32)
@@ -335,7 +335,8 @@ def test_computing_lets_other_threads_run(engine: _core.Engine) -> None:
     ids = np.arange(200)
     noise, mask = np.zeros((32, 20), np.float32), np.ones((32, 20), np.float32)
     calls: list[Callable[[], object]] = [
-        lambda: context.prefill(ids),
+        lambda: context.prefill(ids, reuse=False),
+        lambda: _core.TextDecoder(context, max_new_tokens=1).next(),
         lambda: context.denoise(noise, mask),
         lambda: _core.Engine.load(str(CASE1)),
     ]

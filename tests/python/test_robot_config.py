@@ -112,7 +112,12 @@ def test_defaults_and_relative_paths(tmp_path: Path) -> None:
     assert config.checkpoint == tmp_path / "model"
     assert (config.bus, config.rate_hz) == (BusConfig("serial", "/dev/ttyACM0", 1_000_000), 200.0)
     assert config.policy == PolicyConfig(cameras=("face_view",))
-    assert config.execute_rows == 24
+    assert config.execute_rows is None  # three quarters of whatever the checkpoint's horizon is
+
+
+def test_each_camera_may_have_its_own_resolution(tmp_path: Path) -> None:
+    text = MINIMAL.replace('"model"', '"model"\nresolution = {face_view = 448}')
+    assert load(tmp_path, text).policy.resolution == {"face_view": 448}
 
 
 def test_an_embodiment_with_a_slash_is_a_path_beside_the_file(tmp_path: Path) -> None:
@@ -169,10 +174,17 @@ def test_an_embodiment_with_a_slash_is_a_path_beside_the_file(tmp_path: Path) ->
         ('"model"', '"model"\nstep = 1.5', "policy: step is 1.5 s, must be at most 1 s"),
         ('"model"', '"model"\nnum_steps = 0', "policy: num_steps is 0"),
         ('"model"', '"model"\ntime_grid = "legacy"\nnum_steps = 1', "policy: num_steps is 1, must be 2..1000"),
-        ('"model"', '"model"\nattention = "both"', "policy: attention is 'both', must be one of bidirectional, causal"),
+        (
+            '"model"',
+            '"model"\nattention = "both"',
+            "policy: attention is 'both', must be one of checkpoint, bi",
+        ),
         ('"model"', '"model"\ntime_grid = "x"', "policy: time_grid is 'x'"),
         ('"model"', '"model"\nrope_layout = "x"', "policy: rope_layout is 'x'"),
-        ('"model"', '"model"\nexecute_rows = 33', "policy: execute_rows is 33, must be 1..32"),
+        ('"model"', '"model"\nhorizon = 32\nexecute_rows = 33', "policy: execute_rows is 33, must be 1..32"),
+        ('"model"', '"model"\nexecute_rows = 129', "policy: execute_rows is 129, must be 1..128"),
+        ('"model"', '"model"\nresolution = {side_view = 3}', "policy.resolution: 'side_view' is not a known key"),
+        ('"model"', '"model"\nresolution = {face_view = 0}', "policy.resolution: face_view is 0, must be 1..4096"),
         ('"model"', '"model"\nexecute_rows = 0', "policy: execute_rows is 0"),
         ('"model"', '"model"\nseed = -1', "policy: seed is -1"),
         # things that contradict each other

@@ -99,8 +99,16 @@ def _print(console: Console, results: dict[str, Any]) -> None:
         for row in engine["rows"]:
             console.print(
                 f"  prefix {row['prefix_tokens']:5d} tokens: prefill {row['prefill_ms']:8.2f} ms, "
-                f"Euler step {row['step_ms']:7.3f} ms"
+                f"Euler step {row['step_ms']:7.3f} ms, text {row['text_tokens_per_s']:7.1f} tokens/s "
+                f"(slowest {row['longest_token_ms']:.2f} ms)",
+                soft_wrap=True,
             )
+        first = engine["rows"][0]
+        console.print(
+            f"  after a subtask's prompt on the same pictures: {engine['shared_tokens']} of {first['prefix_tokens']} "
+            f"tokens shared, prefill {engine['reused_prefill_ms']:.2f} ms instead of {first['prefill_ms']:.2f} ms",
+            soft_wrap=True,
+        )
         console.print(
             f"  a prefix {engine['prefix_ratio']:.1f} times as long makes a step {engine['step_ratio']:.2f} times as "
             f"long; computing it again in every step would make that {engine['recompute_ratio']:.0f} times",

@@ -100,7 +100,8 @@ def _show_match(
         height, width, _ = camera.read().image.shape
         console.print(f"camera      {role}: {config.cameras[role].text('kind')}, {width} x {height} pixels")
     rows = policy.config
-    console.print(f"chunk       {rows.horizon} rows, {rows.step:.4f} s apart, {config.execute_rows} of them played")
+    played = config.execute_rows or "three quarters"
+    console.print(f"chunk       {rows.horizon} rows, {rows.step:.4f} s apart, {played} of them played")
 
 
 def _show_chunk(console: Console, session: Session, robot: Robot) -> None:

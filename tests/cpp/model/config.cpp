@@ -184,6 +184,25 @@ TEST(slots_may_come_from_the_caller) {
   CHECK_THROWS(ModelConfig::load(folder.path(), {}, {{"hand", 4097}}), ConfigError, "hand has width 4097");
 }
 
+// its config.yml, which the caller reads, also says how the state is told
+TEST(the_caller_may_say_that_the_state_is_text) {
+  const TemporaryFolder folder;
+  folder.write("config.json", mixture({}).text());
+  CHECK(!ModelConfig::load(folder.path()).is_state_text);
+  const ModelConfig text = ModelConfig::load(folder.path(), {}, {}, true);
+  CHECK(text.is_state_text);
+  CHECK_EQ(text.architecture, "mot-0.5");
+  folder.write("config.json", mixture({{"use_state_string_representation", "true"}}).text());
+  CHECK_EQ(ModelConfig::load(folder.path(), {}, {}, false).architecture, "mot-0.1");
+}
+
+TEST(the_horizon_is_the_flow_s) {
+  CHECK_EQ(load(mixture({})).horizon, 0);
+  CHECK_EQ(load(mixture({{"action_horizon", "32"}})).horizon, 32);
+  CHECK_EQ(load(mixture({{"action_horizon", "32"}, {"action_horizon_flow", "10"}})).horizon, 10);
+  CHECK_THROWS(load(mixture({{"action_horizon_flow", "0"}})), CheckpointError, "action_horizon_flow");
+}
+
 TEST(flags_that_no_variant_has_are_refused_by_name) {
   CHECK_THROWS(load(with("norm_moe", "true")), CheckpointError, "norm_moe: no known variant");
   CHECK_THROWS(load(mixture({{"norm_moe", "false"}})), CheckpointError, "norm_moe: no known variant");
