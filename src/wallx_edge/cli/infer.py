@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         role, separator, path = item.partition("=")
         if not separator or not role or role in images:
             raise ConfigError(f"--image {item!r}: expected ROLE=FILE with a role of its own, as face_view=front.png")
-        images[role] = _picture(role, path)
+        images[role] = read_picture(f"--image {role}", path)
     config = PolicyConfig(
         cameras=tuple(images),
         resolution=args.resolution,
@@ -87,16 +87,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _picture(role: str, path: str) -> NDArray[np.uint8]:
+def read_picture(what: str, path: str) -> NDArray[np.uint8]:
+    """A picture file as 8-bit RGB, uint8   (height, width, 3)
+
+    Args:
+        what: its name in messages.
+        path: of the file.
+
+    Raises:
+        ConfigError: no such file, not a picture, or of a colour mode that would lose something.
+    """
     try:
         with Image.open(path) as picture:
             if picture.mode not in _MODES:
-                raise ConfigError(f"--image {role}: {path} has the colour mode {picture.mode}, expected 8-bit RGB")
+                raise ConfigError(f"{what}: {path} has the colour mode {picture.mode}, expected 8-bit RGB")
             return np.asarray(picture.convert("RGB"))
     except FileNotFoundError as error:
-        raise ConfigError(f"--image {role}: no such file: {path}") from error
+        raise ConfigError(f"{what}: no such file: {path}") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"--image {role}: {path} is not a picture: {error}") from error
+        raise ConfigError(f"{what}: {path} is not a picture: {error}") from error
 
 
 def _state(text: str | None, policy: Policy) -> NDArray[np.float64]:
