@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,11 @@ def test_what_is_wrong_is_one_line(
     err = capsys.readouterr().err
     assert text in err
     assert err.count("\n") <= 1 and err.startswith("error: ")
+
+
+def test_infer_by_action_tokens_says_why_there_is_no_chunk(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["infer", str(CASE1), "--image", f"face_view={picture}", "--task", "tidy up", "--statistics", "x2_normal"]
+    assert main([*args, "--resolution", "56", "--fast"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.match(r"error: FAST: after \d+ action tokens the model wrote token \d+ .*, which is none\n$", err)

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--horizon", type=int, default=32, help="rows (32)")
     parser.add_argument("--steps", type=int, default=10, help="Euler steps (10)")
     parser.add_argument("--attention", choices=("bidirectional", "causal"), default="bidirectional")
+    parser.add_argument("--fast", action="store_true", help="by FAST tokens, as wall-oss-fast acts, instead of flow")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     policy = Policy.load(args.checkpoint, config)
     observation = Observation(images, _state(args.state, policy), args.task, time.monotonic())
     begin = time.perf_counter()
-    chunk = policy.act(observation)
+    chunk = policy.act_fast(observation) if args.fast else policy.act(observation)
     elapsed = time.perf_counter() - begin
     if args.json:
         out = {
