@@ -67,9 +67,10 @@ class Answer:
 class Reasoner:
     """A checkpoint ready to answer. Not for use by two threads at once.
 
-    Made :meth:`beside` a policy, it shares weights and context with it, and both must stay on one thread: what the
-    prompts of one observation have in common, always the pictures, is then computed once. :meth:`load` makes one that
-    stands alone.
+    Made :meth:`beside` a policy, it shares weights and context with it: what the prompts of one observation have in
+    common, always the pictures, is computed once. Both must then stay on one thread; with a fork of the policy's
+    context (``Reasoner(policy.directory, policy.config, policy.engine, policy.context.fork())``) it may have a thread
+    of its own and still begins with what the policy had computed. :meth:`load` makes one that stands alone.
 
     Attributes:
         config: how the checkpoint is asked; cameras, resolution and style of it are for :meth:`subtask`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,22 @@ def test_what_prompts_of_one_observation_share_is_computed_once() -> None:
     assert shared.shared_tokens == common
     assert fresh.shared_tokens == 0
     np.testing.assert_array_equal(shared.generated.ids, fresh.generated.ids)
+
+
+def test_on_a_fork_both_go_on_at_the_same_time() -> None:
+    config = PolicyConfig(cameras=("face_view",), resolution=112, statistics="x2_normal")
+    policy, alone = Policy.load(CASE1, config), Policy.load(CASE1, config)
+    noise = np.random.default_rng(1).standard_normal((32, 20), np.float32)
+    policy.observe(observation())
+    forked = Reasoner(policy.directory, policy.config, policy.engine, policy.context.fork())
+    with ThreadPoolExecutor(1) as other:
+        answer = other.submit(forked.subtask, observation(), None, until(60))
+        chunks = [policy.act(observation(), noise).rows.tobytes() for _ in range(3)]
+        assert answer.result().shared_tokens == 48
+    assert chunks == [alone.act(observation(), noise).rows.tobytes()] * 3
+    np.testing.assert_array_equal(
+        answer.result().generated.ids, seen(CASE1).subtask(observation(), on_text=until(60)).generated.ids
+    )
 
 
 def test_another_picture_shares_no_more_than_the_words_before_it() -> None:
