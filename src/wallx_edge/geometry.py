@@ -152,7 +152,7 @@ def compose_rotation(relative: NDArray[Any], state: NDArray[Any]) -> Floats:
 def _unit(vectors: Floats, what: str, values: Floats) -> Floats:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     bad = np.argwhere(length[..., 0] < _SHORTEST)
-    if bad.size:
+    if len(bad):
         index = tuple(int(i) for i in bad[0])
         raise ConfigError(
             f"rot6D at {list(index)} is {np.array2string(values[index], precision=3)}: its {what} has length "
@@ -177,7 +177,7 @@ def _matrices(values: NDArray[Any]) -> Floats:
 
 def _finite(array: NDArray[Any], what: str) -> Floats:
     bad = np.argwhere(~np.isfinite(array))
-    if bad.size:
+    if len(bad):
         index = tuple(int(i) for i in bad[0])
         raise ConfigError(f"{what}: got {array[index]} at {list(index)}, expected finite numbers")
     return array.astype(np.float64)

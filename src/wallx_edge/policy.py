@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,9 +77,9 @@ class Policy:
         found = Statistics.of(engine, directory, config.statistics)
         self.statistics, self.statistics_source = found.name, found.source
         self._action, self._state = found.action, found.state
+        zero = np.zeros(self._action.width, np.float32)
+        self._padding = self._action.normalize(zero) if model.does_pad_masked_dims else None
         self._context = _core.Context(engine, config.max_tokens, config.rope_layout)
-        # TODO until the engine takes them for every variant
-        self._flow: dict[str, Any] = {}
         self._codec: FastCodec | None = None  # read when it is first used
         self.shared_tokens = 0
         self._random = np.random.default_rng(config.seed)
@@ -124,7 +123,8 @@ class Policy:
             self.config.num_steps,
             self.config.attention,
             self.config.time_grid,
-            **self._flow,
+            time_scale=self.config.time_scale,
+            padding_action=self._padding,
         )
         rows = self._relative.absolute(self._action.unnormalize(normalized).astype(np.float64), observation.state)
         return ActionChunk(rows, self.config.step, observation.captured_at, self.action_layout)

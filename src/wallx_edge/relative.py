@@ -79,7 +79,7 @@ class RelativeActions:
     def absolute(self, rows: Floats, state: Floats) -> Floats:
         """Rows relative to a state as absolute rows.
 
-        Positions: p = p_state + p_relative. Rotations: R = R_relative R_state. Source: model card of the reference's
+        Positions: p = p_state + p_relative. Rotations: R = R_relative R_state. Source: what the reference does with its
         ``*_relative`` keys; see :mod:`wallx_edge.geometry`.
 
         Args:
@@ -92,15 +92,13 @@ class RelativeActions:
         Raises:
             ConfigError: rows or a state from which no rotation follows; the message names the slot.
         """
-        out = rows.copy()
+        out: Floats = np.array(rows, np.float64)
         for pair in self._pairs:
             relative, now = rows[:, pair.action.columns], state[pair.state.columns]
             try:
                 out[:, pair.action.columns] = _compose(pair, relative, now)
             except ConfigError as error:
-                raise ConfigError(
-                    f"slot {pair.action.name}, relative to the state's {pair.state.name}: {error}"
-                ) from error
+                raise ConfigError(f"slot {pair.action.name}, with the state's {pair.state.name}: {error}") from error
         return out
 
 

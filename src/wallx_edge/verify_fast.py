@@ -14,14 +14,14 @@ from wallx_edge.prompts import END, STATE, fast_prompt
 
 if TYPE_CHECKING:
     from wallx_edge import _core
-    from wallx_edge.verify import _Case
+    from wallx_edge.golden_case import GoldenCase
 
 __all__ = ["fast", "greedy"]
 
 Tensors = dict[str, NDArray[Any]]
 
 
-def fast(case: _Case) -> Tensors:
+def fast(case: GoldenCase) -> Tensors:
     """Every tensor of the group: ``fast.*`` (the codec on the case's actions), ``fastgen.*`` (greedy generation).
 
     Args:

@@ -131,6 +131,8 @@ def test_no_rotation_follows_from_rows_without_direction(rows: list[float]) -> N
     values = np.array([[1.0, 0, 0, 0, 1, 0], rows])
     with pytest.raises(ConfigError, match=r"rot6D at \[1\] is .* has length"):
         matrix_from_rot6d(values)
+    with pytest.raises(ConfigError, match=r"rot6D at \[\] is .* has length"):
+        matrix_from_rot6d(values[1])
 
 
 @pytest.mark.parametrize("function", [matrix_from_euler, matrix_from_rot6d, euler_from_matrix, rot6d_from_matrix])

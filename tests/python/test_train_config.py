@@ -18,7 +18,8 @@ from wallx_edge.train_config import TrainConfig, load_engine
 TYPED = """\
 model_type: qwen2_5
 task:
-  dof_config: {action_padding: 19, master_right_ee_cartesian_pos: 3, master_right_ee_rotation: 3, master_right_gripper: 1}
+  dof_config: {action_padding: 19, master_right_ee_cartesian_pos: 3, master_right_ee_rotation: 3,
+               master_right_gripper: 1}
   agent_pos_config: {follow_right_ee_cartesian_pos: 3, follow_right_ee_rotation: 3, follow_right_gripper: 2,
                      action_padding: 18}
   action_horizon: 32
@@ -277,7 +278,7 @@ def test_the_user_s_wish_wins_then_the_file_then_the_variant() -> None:
 
 
 def test_what_contradicts_itself_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="use_relative_action is true, but no slot .* ends with _relative"):
+    with pytest.raises(CheckpointError, match=r"use_relative_action is true, but no slot .* ends with _relative"):
         settings(TrainConfig(dof=SLOTS, is_relative=True))
     with pytest.raises(CheckpointError, match="image_factor is 14, expected 28"):
         settings(TrainConfig(image_factor=14))
