@@ -214,7 +214,7 @@ def test_a_policy_without_its_action_tokenizer_says_where_it_goes(tmp_path: Path
     folder = scripted(tmp_path / "c", [END])
     (folder / FOLDER).unlink()
     config = PolicyConfig(cameras=("face_view",), resolution=56, statistics="x2_normal")
-    with pytest.raises(CheckpointError, match="processor_config[.]json: no such file; FAST actions need"):
+    with pytest.raises(CheckpointError, match=r"processor_config\.json: no such file; FAST actions need"):
         Policy.load(folder, config).act_fast(seen())
 
 
