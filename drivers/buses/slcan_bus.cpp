@@ -46,11 +46,11 @@ void SlcanBus::open() {
     if (!serial_.transmit(bytes("\r\rC\r"), Clock::now() + kAnswerTime).ok())
       throw BusError("slcan bus " + name() +
                      " does not take a command; unplug the adapter and plug it in again");
-    std::array<std::uint8_t, 64> answer;
-    std::size_t received = 0;
-    while (serial_.receive(answer, Clock::now() + kAnswerTime / 4, received).ok() &&
-           received == answer.size()) {
+    // its answers come in any number of pieces: until it is silent, or talks on its own account
+    const TimePoint enough = Clock::now() + 3 * kAnswerTime;
+    while (fill(std::min(Clock::now() + kAnswerTime, enough)).ok() && Clock::now() < enough) {
     }
+    size_ = 0;
     command(bit_rate_command_);
     if (is_fd_) command(data_bit_rate_command_);
     command("O\r");

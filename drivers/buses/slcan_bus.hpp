@@ -19,7 +19,7 @@ class SlcanBus final : public CanBus {
   ~SlcanBus() override { close(); }
 
   // Takes the serial device, sets the rates and opens the channel. An adapter that refuses a command ('\a')
-  // is a BusError; one that answers nothing is believed. Blocks up to 0.4 s.
+  // is a BusError; one that answers nothing is believed. Blocks up to 0.6 s.
   void open() override;
   // Closes the channel too, if the device still takes the command.
   void close() noexcept override;
