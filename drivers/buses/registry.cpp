@@ -3,6 +3,7 @@
 #include "drivers/buses/registry.hpp"
 
 #include "base/errors.hpp"
+#include "drivers/buses/mailbox.hpp"
 #include "drivers/buses/replay_bus.hpp"
 #include "drivers/buses/serial_bus.hpp"
 #include "drivers/buses/slcan_bus.hpp"
@@ -25,6 +26,7 @@ constexpr Kind kKinds[] = {
        return std::make_unique<SerialBus>(config.port, config.baud_rate);
      },
      nullptr},
+    {"mailbox", make_mailbox_bus, make_mailbox_can_bus},
     {"slcan", nullptr,
      [](const BusConfig& config) -> std::unique_ptr<CanBus> { return std::make_unique<SlcanBus>(config); }},
     {"socketcan", nullptr,
