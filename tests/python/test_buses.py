@@ -16,6 +16,7 @@ import serial
 from can_lines import PATIENCE, every_kind, exchange, pty_wire
 from live_arm import LiveArm
 from wallx_edge import _core
+from wallx_edge.bus_benchmark import bench_bus
 from wallx_edge.buses import Adapter, BusConfig
 from wallx_edge.errors import BusError, ConfigError
 from wallx_edge.robot import Robot
@@ -178,3 +179,11 @@ def test_a_robot_is_read_through_pyserial(arm: LiveArm) -> None:
         position, taken_at = robot.state()
         assert np.isfinite(position).all()
         assert taken_at > 0
+
+
+def test_the_benchmark_measures_what_is_there_and_says_what_is_not() -> None:
+    rows = {row["transport"]: row for row in bench_bus(blocks=2, round_trips=5)}
+    for name in ("serial, pty", "slcan, pty", "mailbox of pyserial, pty", "python-can slcan, pty"):
+        assert 0 < rows[name]["p50_us"] <= rows[name]["p99_us"]
+    for row in rows.values():
+        assert ("p50_us" in row) != bool(row.get("left_out"))

@@ -1,4 +1,4 @@
-"""wallx-edge bench: engine, loading and control loop, measured on this computer."""
+"""wallx-edge bench: engine, loading, control loop and buses, measured on this computer."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from wallx_edge import benchmark
+from wallx_edge import benchmark, bus_benchmark
 from wallx_edge.cli import duration
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.synth import synth
 
-PARTS = ("engine", "load", "loop")
+PARTS = ("engine", "load", "loop", "bus")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
                 results[part] = _engine(args.checkpoint)
             elif part == "load":
                 results[part] = benchmark.bench_load()
+            elif part == "bus":
+                results[part] = bus_benchmark.bench_bus()
             else:
                 results[part] = benchmark.bench_loop(args.duration, args.rate, args.busy)
     if args.json:
@@ -114,3 +116,10 @@ def _print(console: Console, results: dict[str, Any]) -> None:
             f"  overruns {loop['overrun_share']:.3%}, {loop['skipped_periods']} periods skipped, "
             f"fresh feedback from every servo in {loop['fresh_share']:.3%}"
         )
+    if buses := results.get("bus"):
+        console.print("\nbuses, eight bytes to another process and back, medians of interleaved blocks")
+        for row in buses:
+            if "left_out" in row:
+                console.print(f"  {row['transport']:26s} left out: {row['left_out']}", soft_wrap=True)
+            else:
+                console.print(f"  {row['transport']:26s} p50 {row['p50_us']:6.0f} us, p99 {row['p99_us']:6.0f} us")
