@@ -7,6 +7,7 @@ import os
 import threading
 import tty
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 import can
 import numpy as np
@@ -20,6 +21,9 @@ from wallx_edge.bus_benchmark import bench_bus
 from wallx_edge.buses import Adapter, BusConfig
 from wallx_edge.errors import BusError, ConfigError
 from wallx_edge.robot import Robot
+
+# the first process that multiprocessing spawns brings a helper that stays, with its pipe: no leak of a test
+resource_tracker.ensure_running()
 
 
 @pytest.fixture
