@@ -248,6 +248,53 @@ def read_safetensors(path: str) -> dict[str, NDArray[Any]]: ...
 
 # buses: register_bus.cpp
 
+class CanFrame:
+    """One CAN data frame; raises ConfigError for one that cannot exist."""
+
+    def __init__(
+        self,
+        id: int,
+        data: bytes = b"",
+        *,
+        is_extended: bool = False,
+        is_fd: bool = False,
+        is_bit_rate_switched: bool = False,
+    ) -> None: ...
+    @property
+    def id(self) -> int: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def is_extended(self) -> bool: ...
+    @property
+    def is_fd(self) -> bool: ...
+    @property
+    def is_bit_rate_switched(self) -> bool: ...
+    @property
+    def received_at(self) -> float: ...  # CLOCK_MONOTONIC [s]; 0: it was not received
+
+class ByteMailbox:
+    """A loop's bytes, to and from an adapter. One thread delivers, one collects."""
+
+    def __init__(self, max_age_s: float = 0.02) -> None: ...
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...  # the bus is closed from now on, and waits end
+    def deliver(self, data: bytes) -> None: ...
+    def collect(self, timeout_s: float) -> bytes: ...  # blocks; raises BusError once disconnected
+    @property
+    def num_dropped(self) -> int: ...
+
+class CanMailbox:
+    """A loop's frames, to and from an adapter. One thread delivers, one collects."""
+
+    def __init__(self, max_age_s: float = 0.02) -> None: ...
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...  # the bus is closed from now on, and waits end
+    def deliver(self, frames: list[CanFrame]) -> None: ...
+    def collect(self, timeout_s: float) -> list[CanFrame]: ...  # blocks; raises BusError once disconnected
+    @property
+    def num_dropped(self) -> int: ...
+
 class BusConfig:
     """Which line a robot's motors are on."""
 
@@ -260,6 +307,8 @@ class BusConfig:
         bit_rate: int = 1_000_000,
         data_bit_rate: int = 0,
         interface: str = "",
+        byte_mailbox: ByteMailbox | None = None,
+        can_mailbox: CanMailbox | None = None,
     ) -> None: ...
     @property
     def kind(self) -> str: ...
@@ -272,7 +321,40 @@ class BusConfig:
     @property
     def data_bit_rate(self) -> int: ...  # of CAN FD data; 0: classic CAN [bit/s]
     @property
-    def interface(self) -> str: ...  # udp_multicast: local address to use
+    def interface(self) -> str: ...  # udp_multicast: network interface; replay: channel in the log
+
+class Bus:
+    """A line of bytes, for set-up, measurements and tests; a robot's loop has its own."""
+
+    def open(self) -> None: ...  # blocks briefly; raises BusError
+    def close(self) -> None: ...  # idempotent
+    def discard_input(self) -> None: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    def transmit(self, data: bytes, timeout_s: float = 1.0) -> None: ...  # blocks; raises BusTimeout, BusError
+    def receive(self, timeout_s: float) -> bytes: ...  # blocks; nothing in time: empty; raises BusError
+
+class CanBus:
+    """A line of CAN frames, for set-up, measurements and tests; a robot's loop has its own."""
+
+    def open(self) -> None: ...  # blocks briefly; raises BusError
+    def close(self) -> None: ...  # idempotent
+    def discard_input(self) -> None: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def is_fd(self) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def num_ignored(self) -> int: ...  # what arrived and was no data frame
+    def transmit(self, frames: list[CanFrame], timeout_s: float = 1.0) -> None: ...  # blocks; BusTimeout, BusError
+    def receive(self, timeout_s: float) -> list[CanFrame]: ...  # blocks; nothing in time: empty; raises BusError
+
+def make_bus(config: BusConfig) -> Bus: ...  # opens nothing; raises ConfigError
+def make_can_bus(config: BusConfig) -> CanBus: ...  # opens nothing; raises ConfigError
 
 # robot: register_robot.cpp
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge import _core
+from wallx_edge.buses import Adapter
 from wallx_edge.embodiment import load_calibration, load_embodiment, with_drops
 from wallx_edge.errors import BusTimeout, SafetyStop
 from wallx_edge.robot_config import RobotConfig
@@ -32,13 +33,15 @@ class Robot:
     A thread of the C++ core runs the control loop from :meth:`connect` to :meth:`disconnect`.
     """
 
-    def __init__(self, robot: _core.Robot, loop: _core.ControlLoop) -> None:
+    def __init__(self, robot: _core.Robot, loop: _core.ControlLoop, adapter: Adapter | None = None) -> None:
         """Use :meth:`connect`.
 
         Args:
             robot: connected.
             loop: running on it.
+            adapter: what moves its frames when it is on a mailbox.
         """
+        self._adapter = adapter
         self._robot = robot
         self.loop = loop
         self._is_enabled = False
@@ -67,12 +70,17 @@ class Robot:
                 "accept_drop: %s will fall when this computer falls silent: their drives let go", ", ".join(falling)
             )
         calibration = load_calibration(config.calibration, embodiment)
-        core = _core.make_robot(embodiment, calibration, config.bus.core())
-        loop = _core.ControlLoop(core, rate_hz=config.rate_hz)
-        robot = cls(core, loop)
+        adapter = Adapter(config.bus) if config.bus.adapter else None
+        try:
+            core = _core.make_robot(embodiment, calibration, adapter.config if adapter else config.bus.core())
+            robot = cls(core, _core.ControlLoop(core, rate_hz=config.rate_hz), adapter)
+        except BaseException:
+            if adapter:
+                adapter.close()
+            raise
         try:
             core.connect()
-            loop.start()
+            robot.loop.start()
             robot._wait_for_feedback()
         except BaseException:
             robot.disconnect()
@@ -85,6 +93,8 @@ class Robot:
             self.loop.stop()
         finally:
             self._robot.disconnect()
+            if self._adapter:
+                self._adapter.close()
 
     def __enter__(self) -> Robot:
         """The robot itself."""
@@ -157,7 +167,8 @@ class Robot:
         """
         report = self.loop.fault_report()
         if report is not None:
-            error = SafetyStop(report["message"])
+            said = f"; the adapter said: {self._adapter.error}" if self._adapter and self._adapter.error else ""
+            error = SafetyStop(report["message"] + said)
             error.records = report["records"]
             raise error
         if self.loop.state == "estop":

@@ -1,4 +1,4 @@
-"""wallx-edge bench: engine, loading and control loop, measured on this computer."""
+"""wallx-edge bench: engine, loading, control loop and buses, measured on this computer."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from wallx_edge import benchmark
+from wallx_edge import benchmark, bus_benchmark
 from wallx_edge.benchmark_loop import SETUPS, bench_loop
 from wallx_edge.cli import duration
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.synth import synth
 
-PARTS = ("engine", "load", "loop")
+PARTS = ("engine", "load", "loop", "bus")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,12 @@ def run(args: argparse.Namespace) -> int:
                 results[part] = _loop(args, progress)
                 continue
             progress.add_task(part, total=None)
-            results[part] = _engine(args.checkpoint) if part == "engine" else benchmark.bench_load()
+            if part == "engine":
+                results[part] = _engine(args.checkpoint)
+            elif part == "load":
+                results[part] = benchmark.bench_load()
+            else:
+                results[part] = bus_benchmark.bench_bus()
     if args.json:
         print(json.dumps(results, indent=1))
     else:
@@ -138,3 +143,10 @@ def _print(console: Console, results: dict[str, Any]) -> None:
             f"{loop['frees']} frees, {loop['mappings']} mappings; SCHED_FIFO: {loop['is_fifo']}",
             soft_wrap=True,
         )
+    if buses := results.get("bus"):
+        console.print("\nbuses, eight bytes to another process and back, medians of interleaved blocks")
+        for row in buses:
+            if "left_out" in row:
+                console.print(f"  {row['transport']:26s} left out: {row['left_out']}", soft_wrap=True)
+            else:
+                console.print(f"  {row['transport']:26s} p50 {row['p50_us']:6.0f} us, p99 {row['p99_us']:6.0f} us")
