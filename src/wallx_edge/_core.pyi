@@ -225,6 +225,7 @@ class JointSpec:
         grips: bool = False,
         drive_timeout: float = 0.0,
         drive_action: DriveAction = ...,
+        drive: dict[str, float] = ...,
     ) -> None: ...
     @property
     def name(self) -> str: ...
@@ -250,6 +251,8 @@ class JointSpec:
     def drive_timeout(self) -> float: ...  # silence after which the drive acts by itself; 0: never [s]
     @property
     def drive_action(self) -> DriveAction: ...  # what it does then
+    @property
+    def drive(self) -> dict[str, float]: ...  # settings that only the motor family knows (a copy)
 
 class Embodiment:
     """The constant description of a robot model."""

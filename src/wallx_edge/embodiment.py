@@ -111,7 +111,7 @@ _JOINT_KEYS = (
     "gravity_loaded",
 )
 _POSITION_KEYS = ("min_position", "max_position", "rest_position", "max_following_error")
-_OPTIONAL_KEYS = ("mode", "static_sag", "grips", "drive_timeout", "drive_action")
+_OPTIONAL_KEYS = ("mode", "static_sag", "grips", "drive_timeout", "drive_action", "drive")
 WHEEL_RANGE = 1e6  # a joint in velocity mode turns without end: its position only counts turns [rad]
 
 
@@ -163,7 +163,13 @@ def _joint(table: Table) -> JointSpec:
         grips=table.flag("grips") if "grips" in table.values else False,
         drive_timeout=timeout,
         drive_action=action,
+        drive=_drive(table),
     )
+
+
+def _drive(table: Table) -> dict[str, float]:
+    drive = table.table("drive")
+    return {key: drive.number(key) for key in drive.values}
 
 
 def with_drops(embodiment: Embodiment, accepts_drop: bool | None) -> tuple[Embodiment, list[str]]:
@@ -213,6 +219,7 @@ def _unarmed(joint: JointSpec) -> JointSpec:
         max_following_error=joint.max_following_error,
         static_sag=joint.static_sag,
         grips=joint.grips,
+        drive=joint.drive,
     )
 
 

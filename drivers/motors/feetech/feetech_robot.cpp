@@ -93,6 +93,10 @@ void FeetechRobot::validate() const {
   for (std::size_t i = 0; i < num_joints; ++i) {
     const JointCalibration& joint = calibration_[i];
     const std::string name = quote(embodiment_.joints[i].name);
+    if (!embodiment_.joints[i].drive.empty())
+      throw ConfigError(name + " of embodiment '" + embodiment_.name + "': drive has '" +
+                        embodiment_.joints[i].drive.begin()->first +
+                        "', Feetech servos know no such settings; remove it");
     if (embodiment_.joints[i].model_numbers.empty())
       throw ConfigError(name + " of embodiment '" + embodiment_.name +
                         "': model_numbers is empty, must list the servos that fit");
