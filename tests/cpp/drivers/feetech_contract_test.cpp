@@ -60,8 +60,13 @@ class FeetechArm final : public ArmUnderTest {
     const auto& counters = wire_->counters();
     return counters.writes + counters.reg_writes + counters.actions + counters.sync_writes;
   }
-  void silence(std::size_t joint, bool is_silent) override { wire_->silence(id(joint), is_silent); }
-  void reboot(std::size_t joint) override { wire_->brown_out(id(joint)); }
+  void silence(std::size_t joint, bool is_silent) override {
+    (void)(is_silent ? wire_->set_fault(emulator::FaultKind::silent, id(joint), 0)
+                     : wire_->clear_fault(emulator::FaultKind::silent, id(joint)));
+  }
+  void reboot(std::size_t joint) override {
+    (void)wire_->set_fault(emulator::FaultKind::brown_out, id(joint), 0.1);
+  }
   void hang_up() override { bus_->is_gone = true; }
 
   std::vector<Mismatch> mismatches() override {
