@@ -26,32 +26,58 @@ void register_robot(py::module_& m) {
       .def_readonly("max_acceleration", &JointLimits::max_acceleration, "[rad/s^2]")
       .def_readonly("max_jerk", &JointLimits::max_jerk, "[rad/s^3]");
 
+  py::enum_<JointMode>(m, "JointMode")
+      .value("position", JointMode::position)
+      .value("velocity", JointMode::velocity);
+  py::enum_<DriveAction>(m, "DriveAction")
+      .value("holds", DriveAction::holds)
+      .value("brakes", DriveAction::brakes)
+      .value("lets_go", DriveAction::lets_go);
+
   py::class_<JointSpec>(m, "JointSpec", "One joint of an embodiment.")
       .def(py::init([](std::string name, int id, std::vector<int> model_numbers, const JointLimits& limits,
-                       double rest_position, bool gravity_loaded) {
-             return JointSpec{std::move(name), id, std::move(model_numbers), limits, rest_position,
-                              gravity_loaded};
+                       double rest_position, bool gravity_loaded, JointMode mode, double max_following_error,
+                       double static_sag, bool grips, double drive_timeout, DriveAction drive_action) {
+             return JointSpec{
+                 std::move(name), id,          std::move(model_numbers), limits,     rest_position,
+                 gravity_loaded,  mode,        max_following_error,      static_sag, grips,
+                 drive_timeout,   drive_action};
            }),
            py::kw_only(), py::arg("name"), py::arg("id"), py::arg("model_numbers"), py::arg("limits"),
-           py::arg("rest_position"), py::arg("gravity_loaded"))
+           py::arg("rest_position"), py::arg("gravity_loaded"), py::arg("mode") = JointMode::position,
+           py::arg("max_following_error") = JointSpec{}.max_following_error,
+           py::arg("static_sag") = JointSpec{}.static_sag, py::arg("grips") = false,
+           py::arg("drive_timeout") = 0.0, py::arg("drive_action") = DriveAction::holds)
       .def_readonly("name", &JointSpec::name)
       .def_readonly("id", &JointSpec::id, "Nominal bus id; the calibration's counts.")
       .def_readonly("model_numbers", &JointSpec::model_numbers, "The drives that fit (a copy).")
       .def_readonly("limits", &JointSpec::limits)
       .def_readonly("rest_position", &JointSpec::rest_position, "[rad]")
       .def_readonly("gravity_loaded", &JointSpec::gravity_loaded, "Falls when the torque is cut.")
+      .def_readonly("mode", &JointSpec::mode, "What its drive is told: a position, or a velocity.")
+      .def_readonly("max_following_error", &JointSpec::max_following_error,
+                    "Between command and measurement, beyond it an obstacle is assumed [rad].")
+      .def_readonly("static_sag", &JointSpec::static_sag, "What its load alone makes of that at rest [rad].")
+      .def_readonly("grips", &JointSpec::grips, "Meeting an obstacle is its work.")
+      .def_readonly("drive_timeout", &JointSpec::drive_timeout,
+                    "Silence after which the drive acts by itself; 0: it never does [s].")
+      .def_readonly("drive_action", &JointSpec::drive_action, "What the drive does then.")
       .def("__repr__", [](const JointSpec& joint) {
         return "JointSpec(name='" + joint.name + "', id=" + std::to_string(joint.id) + ")";
       });
 
   py::class_<Embodiment>(m, "Embodiment", "The constant description of a robot model.")
-      .def(py::init([](std::string name, std::string motor_family, std::vector<JointSpec> joints) {
-             return Embodiment{std::move(name), std::move(motor_family), std::move(joints)};
+      .def(py::init([](std::string name, std::string motor_family, std::vector<JointSpec> joints,
+                       bool accepts_drop) {
+             return Embodiment{std::move(name), std::move(motor_family), std::move(joints), accepts_drop};
            }),
-           py::kw_only(), py::arg("name"), py::arg("motor_family"), py::arg("joints"))
+           py::kw_only(), py::arg("name"), py::arg("motor_family"), py::arg("joints"),
+           py::arg("accepts_drop") = false)
       .def_readonly("name", &Embodiment::name)
       .def_readonly("motor_family", &Embodiment::motor_family)
       .def_readonly("joints", &Embodiment::joints, "In the order of every joint array (a copy).")
+      .def_readonly("accepts_drop", &Embodiment::accepts_drop,
+                    "A drive's timeout may let a gravity-loaded joint fall.")
       .def("__repr__", [](const Embodiment& embodiment) {
         return "Embodiment(name='" + embodiment.name + "', " + std::to_string(embodiment.joints.size()) +
                " joints)";

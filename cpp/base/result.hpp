@@ -14,8 +14,9 @@ enum class ErrorCode : std::uint8_t {
   drive_error,  // a drive answered with error bits set; `detail` holds them
   not_finite,   // NaN or infinity where a number was needed
   out_of_range,
-  torque_off,   // a drive that was told to hold has no torque: it restarted, or protected itself
-  wrong_state,  // the call is not allowed in the present state
+  torque_off,      // a drive that was told to hold has no torque: it restarted, or protected itself
+  step_too_large,  // a goal further away than the joint can go in one cycle; nothing was sent
+  wrong_state,     // the call is not allowed in the present state
 };
 
 struct [[nodiscard]] Result {
@@ -44,6 +45,8 @@ constexpr const char* to_string(ErrorCode code) {
       return "out of range";
     case ErrorCode::torque_off:
       return "torque off";
+    case ErrorCode::step_too_large:
+      return "step too large";
     case ErrorCode::wrong_state:
       return "wrong state";
   }

@@ -65,6 +65,7 @@ ControlLoop::ControlLoop(std::shared_ptr<Robot> robot, const LoopConfig& config)
       limiter_(present(robot_).embodiment().joints, present(robot_).serial(), to_seconds(period_)),
       estops_seen_(estop_count()),
       ring_(limiter_.num_joints(), config_.ring_capacity) {
+  robot_->set_cycle(to_seconds(period_));
   feedback_.num_joints = limiter_.num_joints();
   record_.num_joints = static_cast<std::uint32_t>(limiter_.num_joints());
 }
@@ -199,7 +200,7 @@ void ControlLoop::send(SafeCommand&& command, TimePoint now) noexcept {
     is_bus_closed_ = true;
     fail({Verdict::fault, Reason::bus_closed, result.joint});
   } else if (result.code == ErrorCode::wrong_state || result.code == ErrorCode::out_of_range ||
-             now - last_sent_ > watchdog_.stale_fault) {
+             result.code == ErrorCode::step_too_large || now - last_sent_ > watchdog_.stale_fault) {
     fail({Verdict::fault, Reason::send_failed, result.joint});
   }
 }

@@ -251,6 +251,7 @@ void SafetyLimiter::stand(std::size_t joint) noexcept {
 SafeCommand SafetyLimiter::make(std::uint64_t tick) const noexcept {
   SafeCommand command(robot_, tick, num_joints_);
   std::copy_n(position_.begin(), num_joints_, command.position_.begin());
+  std::copy_n(velocity_.begin(), num_joints_, command.velocity_.begin());
   return command;
 }
 

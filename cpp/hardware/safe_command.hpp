@@ -20,6 +20,8 @@ class SafeCommand {
   SafeCommand& operator=(const SafeCommand&) = delete;
 
   std::span<const double> position() const noexcept { return {position_.data(), num_joints_}; }  // [rad]
+  // what the positions change by, for drives in velocity mode [rad/s]
+  std::span<const double> velocity() const noexcept { return {velocity_.data(), num_joints_}; }
   std::uint64_t tick() const noexcept { return tick_; }
   std::uint64_t robot() const noexcept { return robot_; }
 
@@ -32,6 +34,7 @@ class SafeCommand {
   std::uint64_t tick_;
   std::size_t num_joints_;
   JointArray position_{};
+  JointArray velocity_{};
 };
 
 }  // namespace wallx

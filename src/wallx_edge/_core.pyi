@@ -1,7 +1,7 @@
 """Types of the compiled core."""
 # SPDX-License-Identifier: Apache-2.0
 
-from typing import Any, Literal, TypedDict, overload
+from typing import Any, ClassVar, Literal, TypedDict, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -226,6 +226,19 @@ class JointLimits:
     @property
     def max_jerk(self) -> float: ...  # [rad/s^3]
 
+class JointMode:
+    position: ClassVar[JointMode]
+    velocity: ClassVar[JointMode]
+    @property
+    def name(self) -> str: ...
+
+class DriveAction:
+    holds: ClassVar[DriveAction]
+    brakes: ClassVar[DriveAction]
+    lets_go: ClassVar[DriveAction]
+    @property
+    def name(self) -> str: ...
+
 class JointSpec:
     """One joint of an embodiment."""
 
@@ -238,6 +251,12 @@ class JointSpec:
         limits: JointLimits,
         rest_position: float,
         gravity_loaded: bool,
+        mode: JointMode = ...,
+        max_following_error: float = 0.5,
+        static_sag: float = 0.05,
+        grips: bool = False,
+        drive_timeout: float = 0.0,
+        drive_action: DriveAction = ...,
     ) -> None: ...
     @property
     def name(self) -> str: ...
@@ -251,17 +270,33 @@ class JointSpec:
     def rest_position(self) -> float: ...  # [rad]
     @property
     def gravity_loaded(self) -> bool: ...  # falls when the torque is cut
+    @property
+    def mode(self) -> JointMode: ...  # what its drive is told
+    @property
+    def max_following_error(self) -> float: ...  # beyond it an obstacle is assumed [rad]
+    @property
+    def static_sag(self) -> float: ...  # what its load alone makes of that at rest [rad]
+    @property
+    def grips(self) -> bool: ...  # meeting an obstacle is its work
+    @property
+    def drive_timeout(self) -> float: ...  # silence after which the drive acts by itself; 0: never [s]
+    @property
+    def drive_action(self) -> DriveAction: ...  # what it does then
 
 class Embodiment:
     """The constant description of a robot model."""
 
-    def __init__(self, *, name: str, motor_family: str, joints: list[JointSpec]) -> None: ...
+    def __init__(
+        self, *, name: str, motor_family: str, joints: list[JointSpec], accepts_drop: bool = False
+    ) -> None: ...
     @property
     def name(self) -> str: ...
     @property
     def motor_family(self) -> str: ...
     @property
     def joints(self) -> list[JointSpec]: ...  # in the order of every joint array (a copy)
+    @property
+    def accepts_drop(self) -> bool: ...  # a drive's timeout may let a gravity-loaded joint fall
 
 class JointCalibration:
     """Ticks <-> SI of one joint of one unit."""

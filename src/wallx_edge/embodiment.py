@@ -9,14 +9,16 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from wallx_edge._core import Embodiment, JointCalibration, JointLimits, JointSpec
+from wallx_edge._core import DriveAction, Embodiment, JointCalibration, JointLimits, JointMode, JointSpec
 from wallx_edge.errors import CalibrationError, ConfigError
 from wallx_edge.tables import Table, read_toml
 
 __all__ = [
+    "DriveAction",
     "Embodiment",
     "JointCalibration",
     "JointLimits",
+    "JointMode",
     "JointSpec",
     "calibration_path",
     "embodiment_names",
@@ -24,6 +26,7 @@ __all__ = [
     "load_calibration",
     "load_embodiment",
     "share_path",
+    "with_drops",
 ]
 
 ENTRY_POINT_GROUP = "wallx_edge.embodiments"
@@ -102,24 +105,39 @@ _JOINT_KEYS = (
     "name",
     "id",
     "model_numbers",
-    "min_position",
-    "max_position",
     "max_velocity",
     "max_acceleration",
     "max_jerk",
-    "rest_position",
     "gravity_loaded",
 )
+_POSITION_KEYS = ("min_position", "max_position", "rest_position", "max_following_error")
+_OPTIONAL_KEYS = ("mode", "static_sag", "grips", "drive_timeout", "drive_action")
+WHEEL_RANGE = 1e6  # a joint in velocity mode turns without end: its position only counts turns [rad]
 
 
 def _joint(table: Table) -> JointSpec:
-    table.check_keys(_JOINT_KEYS)
-    low, high = table.number("min_position"), table.number("max_position")
+    mode = JointMode.position
+    if table.choice("mode", ("position", "velocity"), "position") == "velocity":
+        mode = JointMode.velocity
+    is_wheel = mode == JointMode.velocity
+    table.check_keys((*_JOINT_KEYS, *(() if is_wheel else _POSITION_KEYS)), _OPTIONAL_KEYS)
+    low = -WHEEL_RANGE if is_wheel else table.number("min_position")
+    high = WHEEL_RANGE if is_wheel else table.number("max_position")
     if low >= high:
         raise table.fail("min_position", f"is {low:g} rad, must be below max_position = {high:g} rad")
-    rest = table.number("rest_position")
+    rest = 0.0 if is_wheel else table.number("rest_position")
     if not low <= rest <= high:
         raise table.fail("rest_position", f"is {rest:g} rad, must be in {low:g}..{high:g} rad")
+    following = WHEEL_RANGE if is_wheel else table.positive("max_following_error", "rad")
+    sag = table.number("static_sag", 0.0)
+    if not 0 <= sag < following:
+        raise table.fail("static_sag", f"is {sag:g} rad, must be at least 0 and below {following:g} rad")
+    if ("drive_timeout" in table.values) != ("drive_action" in table.values):
+        raise table.fail("drive_timeout", "and drive_action: both of them or neither must be given")
+    timeout = table.number("drive_timeout", 0.0)
+    if "drive_timeout" in table.values and not 0.01 <= timeout <= 10:
+        raise table.fail("drive_timeout", f"is {timeout:g} s, must be 0.01..10 s")
+    action = getattr(DriveAction, table.choice("drive_action", ("holds", "brakes", "lets_go"), "holds"))
     models = table.values["model_numbers"]
     if not isinstance(models, list) or not models:
         raise table.fail("model_numbers", f"is {models!r}, must be a list of at least one model number")
@@ -139,6 +157,62 @@ def _joint(table: Table) -> JointSpec:
         ),
         rest_position=rest,
         gravity_loaded=table.flag("gravity_loaded"),
+        mode=mode,
+        max_following_error=following,
+        static_sag=sag,
+        grips=table.flag("grips") if "grips" in table.values else False,
+        drive_timeout=timeout,
+        drive_action=action,
+    )
+
+
+def with_drops(embodiment: Embodiment, accepts_drop: bool | None) -> tuple[Embodiment, list[str]]:
+    """What a robot's user has decided about drives that let gravity-loaded joints go when the computer falls silent.
+
+    Args:
+        embodiment: as its file says.
+        accepts_drop: ``accept_drop`` of the ROBOT.toml: True arms these timeouts, False leaves them unarmed, so
+            that the joints hold; None when it was not said.
+
+    Returns:
+        the embodiment to connect, and the names of the joints that will fall when the computer falls silent.
+
+    Raises:
+        ConfigError: there are such joints, and nothing was said; names them.
+    """
+    falling = [
+        joint.name
+        for joint in embodiment.joints
+        if joint.gravity_loaded and joint.drive_timeout > 0 and joint.drive_action == DriveAction.lets_go
+    ]
+    if not falling:
+        return embodiment, []
+    if accepts_drop is None:
+        names = ", ".join(repr(name) for name in falling)
+        raise ConfigError(
+            f"embodiment {embodiment.name!r}: the drives of {names} let go when this computer falls silent, and these "
+            "joints fall then; say accept_drop = true (armed) or accept_drop = false (not armed, the drives hold) "
+            "under [robot] of the robot's file"
+        )
+    joints = embodiment.joints if accepts_drop else [_unarmed(j) if j.name in falling else j for j in embodiment.joints]
+    changed = Embodiment(
+        name=embodiment.name, motor_family=embodiment.motor_family, joints=joints, accepts_drop=accepts_drop
+    )
+    return changed, falling if accepts_drop else []
+
+
+def _unarmed(joint: JointSpec) -> JointSpec:
+    return JointSpec(
+        name=joint.name,
+        id=joint.id,
+        model_numbers=joint.model_numbers,
+        limits=joint.limits,
+        rest_position=joint.rest_position,
+        gravity_loaded=joint.gravity_loaded,
+        mode=joint.mode,
+        max_following_error=joint.max_following_error,
+        static_sag=joint.static_sag,
+        grips=joint.grips,
     )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 
 from wallx_edge import _core
 from wallx_edge.calibrate import check_signature
-from wallx_edge.embodiment import load_calibration, load_embodiment
+from wallx_edge.embodiment import load_calibration, load_embodiment, with_drops
 from wallx_edge.errors import BusTimeout, SafetyStop
 from wallx_edge.robot_config import RobotConfig
 
 __all__ = ["Robot", "lateness_us"]
+
+log = logging.getLogger(__name__)
 
 ENABLE_TIMEOUT = 1.0  # for torque on and the first feedback [s]
 POLL = 0.002  # between looks at the loop's state [s]
@@ -59,7 +62,11 @@ class Robot:
         """
         if not isinstance(config, RobotConfig):
             config = RobotConfig.load(config)
-        embodiment = load_embodiment(config.embodiment)
+        embodiment, falling = with_drops(load_embodiment(config.embodiment), config.accept_drop)
+        if falling:
+            log.warning(
+                "accept_drop: %s will fall when this computer falls silent: their drives let go", ", ".join(falling)
+            )
         calibration = load_calibration(config.calibration, embodiment)
         by_joint = dict(zip((joint.name for joint in embodiment.joints), calibration, strict=True))
         check_signature(config.calibration, embodiment, by_joint, config.bus)

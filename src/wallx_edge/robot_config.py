@@ -27,6 +27,7 @@ class RobotConfig:
 
         [robot]
         embodiment = "so101"                # built-in name or path of a TOML file
+        accept_drop = true                  # only where a drive's timeout lets a joint fall: arm it, or (false) do not
         calibration = "my_arm.json"         # LeRobot's fields; or unit = "my_arm", in the user's configuration folder
 
         [bus]
@@ -58,6 +59,7 @@ class RobotConfig:
     Attributes:
         path: of the file.
         embodiment: name or path.
+        accept_drop: whether timeouts of drives that let a gravity-loaded joint fall are armed; None: not said.
         calibration: path of the unit's calibration file.
         bus: the line its motors are on.
         rate_hz: of the control loop [1/s].
@@ -69,6 +71,7 @@ class RobotConfig:
 
     path: Path
     embodiment: str
+    accept_drop: bool | None
     calibration: Path
     bus: BusConfig
     rate_hz: float
@@ -90,7 +93,7 @@ class RobotConfig:
         base = path.parent
 
         robot = top.table("robot")
-        robot.check_keys(("embodiment",), ("calibration", "unit"))
+        robot.check_keys(("embodiment",), ("calibration", "unit", "accept_drop"))
         embodiment = robot.text("embodiment")
         if embodiment.endswith(".toml") or "/" in embodiment:
             embodiment = str(base / embodiment)
@@ -135,6 +138,7 @@ class RobotConfig:
         return cls(
             path=path,
             embodiment=embodiment,
+            accept_drop=robot.flag("accept_drop") if "accept_drop" in robot.values else None,
             calibration=calibration,
             bus=read_bus(top.table("bus"), base, rate_hz),
             rate_hz=rate_hz,

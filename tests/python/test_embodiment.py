@@ -16,12 +16,15 @@ import pytest
 
 from wallx_edge import _core, embodiment
 from wallx_edge.embodiment import (
+    DriveAction,
+    JointMode,
     calibration_path,
     embodiment_names,
     embodiment_path,
     load_calibration,
     load_embodiment,
     share_path,
+    with_drops,
 )
 from wallx_edge.errors import BusError, BusTimeout, CalibrationError, ConfigError
 
@@ -38,6 +41,7 @@ JOINT = {
     "max_jerk": "600.0",
     "rest_position": "0.25",
     "gravity_loaded": "true",
+    "max_following_error": "0.5",
 }
 
 
@@ -64,6 +68,80 @@ def write_calibration(folder: Path, values: Any) -> Path:
 
 
 # embodiment
+
+
+DROPPING = {**JOINT, "drive_timeout": "0.5", "drive_action": '"lets_go"'}
+WHEEL = {
+    key: value
+    for key, value in JOINT.items()
+    if key not in ("min_position", "max_position", "rest_position", "max_following_error")
+} | {"mode": '"velocity"'}
+
+
+def test_what_a_drive_does_alone_is_read(tmp_path: Path) -> None:
+    joint = load_embodiment(write_embodiment(tmp_path, DROPPING)).joints[0]
+    assert (joint.drive_timeout, joint.drive_action) == (0.5, DriveAction.lets_go)
+    plain = load_embodiment(write_embodiment(tmp_path)).joints[0]
+    assert (plain.drive_timeout, plain.drive_action, plain.mode, plain.grips) == (
+        0.0,
+        DriveAction.holds,
+        JointMode.position,
+        False,
+    )
+
+
+def test_a_wheel_has_no_range(tmp_path: Path) -> None:
+    wheel = load_embodiment(write_embodiment(tmp_path, WHEEL)).joints[0]
+    assert wheel.mode == JointMode.velocity
+    assert wheel.limits.max_position == -wheel.limits.min_position == 1e6
+    with pytest.raises(ConfigError, match="min_position"):
+        load_embodiment(write_embodiment(tmp_path, {**WHEEL, "min_position": "0"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drive_timeout": "0.5"}, "drive_timeout and drive_action: both"),
+        ({"drive_action": '"holds"'}, "drive_timeout and drive_action: both"),
+        ({"drive_timeout": "0", "drive_action": '"holds"'}, "drive_timeout is 0 s, must be 0.01..10"),
+        ({"drive_timeout": "0.5", "drive_action": '"falls"'}, "must be one of holds, brakes, lets_go"),
+        ({"max_following_error": "0"}, "max_following_error is 0 rad"),
+        ({"static_sag": "0.5"}, "static_sag is 0.5 rad, must be at least 0 and below 0.5"),
+        ({"static_sag": "-0.1"}, "static_sag is -0.1 rad"),
+        ({"mode": '"torque"'}, "mode is 'torque', must be one of position, velocity"),
+        ({"grips": "1"}, "grips is 1, must be true or false"),
+    ],
+)
+def test_what_concerns_safety_is_checked(tmp_path: Path, change: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_embodiment(write_embodiment(tmp_path, {**JOINT, **change}))
+
+
+def test_a_drop_must_be_accepted_or_refused_in_words(tmp_path: Path) -> None:
+    falls = {**DROPPING, "name": '"lift"', "id": "2"}
+    stays = {**DROPPING, "name": '"turn"', "id": "3", "gravity_loaded": "false"}
+    door = load_embodiment(write_embodiment(tmp_path, JOINT, falls, stays))
+    with pytest.raises(ConfigError, match=r"'lift' let go .* accept_drop = true"):
+        with_drops(door, None)
+    with pytest.raises(ConfigError, match="'lift' let go"):
+        _core.make_robot(door, [], _core.BusConfig(port="/dev/null"))
+
+    armed, falling = with_drops(door, True)
+    assert falling == ["lift"]
+    assert [joint.drive_timeout for joint in armed.joints] == [0.0, 0.5, 0.5]
+    assert armed.accepts_drop
+
+    unarmed, falling = with_drops(door, False)
+    assert falling == []
+    assert [joint.drive_timeout for joint in unarmed.joints] == [0.0, 0.0, 0.5]
+    for before, after in zip(door.joints, unarmed.joints, strict=True):
+        for field in ("name", "id", "model_numbers", "rest_position", "gravity_loaded", "mode", "grips", "static_sag"):
+            assert getattr(before, field) == getattr(after, field)
+        assert before.limits.max_jerk == after.limits.max_jerk
+
+    safe, falling = with_drops(load_embodiment("so101"), None)
+    assert falling == []
+    assert safe.joints[1].drive_timeout == 0
 
 
 def test_so101_is_complete_and_inside_what_its_servos_can_do() -> None:

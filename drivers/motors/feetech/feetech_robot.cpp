@@ -31,6 +31,9 @@ constexpr Register kTorqueLimit = find_register("torque_limit");
 constexpr Register kPresentPosition = find_register("present_position");
 constexpr Register kPresentSpeed = find_register("present_speed");
 constexpr Register kPresentLoad = find_register("present_load");
+constexpr Register kPresentVoltage = find_register("present_voltage");
+constexpr Register kPresentTemperature = find_register("present_temperature");
+constexpr Register kUnloadCondition = find_register("unload_condition");
 
 constexpr std::uint8_t kStateAddress = kPresentPosition.address;
 constexpr std::uint8_t kConfigAddress = kModelNumber.address;
@@ -41,11 +44,6 @@ static_assert(kMotionBytes == 7);
 constexpr int kMaxTorqueValue = 1000;
 constexpr int kNumTries = 3;
 constexpr auto kAnswerTime = std::chrono::milliseconds(50);  // a USB adapter may sit on an answer for 16 ms
-
-std::uint64_t next_serial() noexcept {
-  static std::atomic<std::uint64_t> serial{0};
-  return ++serial;
-}
 
 std::string quote(const std::string& name) { return "joint '" + name + "'"; }
 
@@ -63,10 +61,7 @@ constexpr Duration kReadBackTime = std::chrono::milliseconds(10);
 
 FeetechRobot::FeetechRobot(Embodiment embodiment, std::vector<JointCalibration> calibration,
                            std::unique_ptr<Bus> bus)
-    : embodiment_(std::move(embodiment)),
-      calibration_(std::move(calibration)),
-      bus_(std::move(bus)),
-      serial_(next_serial()) {
+    : embodiment_(std::move(embodiment)), calibration_(std::move(calibration)), bus_(std::move(bus)) {
   validate();
   narrow_limits();
   num_servos_ = calibration_.size();
@@ -82,6 +77,8 @@ FeetechRobot::FeetechRobot(Embodiment embodiment, std::vector<JointCalibration> 
   }
   state_request_ = feetech::encode_sync_read(kStateAddress, kStateBytes, {ids_.data(), num_servos_});
   torque_request_ = feetech::encode_sync_read(kTorqueEnable.address, 1, {ids_.data(), num_servos_});
+  torque_limit_request_ =
+      feetech::encode_sync_read(kTorqueLimit.address, kTorqueLimit.num_bytes, {ids_.data(), num_servos_});
 }
 
 void FeetechRobot::validate() const {
@@ -99,6 +96,10 @@ void FeetechRobot::validate() const {
     if (embodiment_.joints[i].model_numbers.empty())
       throw ConfigError(name + " of embodiment '" + embodiment_.name +
                         "': model_numbers is empty, must list the servos that fit");
+    if (embodiment_.joints[i].drive_timeout != 0)
+      throw ConfigError(name + " of embodiment '" + embodiment_.name + "': drive_timeout is " +
+                        std::to_string(embodiment_.joints[i].drive_timeout) +
+                        " s, but Feetech servos have no timeout; leave it out");
     if (joint.id < 0 || joint.id > feetech::kMaxId)
       throw CalibrationError(name + ": id is " + std::to_string(joint.id) + ", must be 0.." +
                              std::to_string(feetech::kMaxId));
@@ -121,6 +122,7 @@ void FeetechRobot::validate() const {
 void FeetechRobot::narrow_limits() {
   for (std::size_t i = 0; i < embodiment_.joints.size(); ++i) {
     JointSpec& joint = embodiment_.joints[i];
+    if (is_wheel(i)) continue;
     const double half = (calibration_[i].range_max - calibration_[i].range_min) / 2.0 * feetech::kRadPerTick;
     joint.limits.min_position = std::max(joint.limits.min_position, -half);
     joint.limits.max_position = std::min(joint.limits.max_position, half);
@@ -213,9 +215,11 @@ void FeetechRobot::check_config(std::size_t joint, const Config& config) {
     throw DeviceError(mismatch(kModelNumber, expected,
                                "another kind of servo: check the ids, or the embodiment's model_numbers"));
   }
-  if (found(kOperatingMode) != feetech::kModePosition)
-    throw DeviceError(mismatch(kOperatingMode, std::to_string(feetech::kModePosition) + " (position)",
-                               "set the servo to position mode, torque off"));
+  const int mode = is_wheel(joint) ? feetech::kModeVelocity : feetech::kModePosition;
+  if (found(kOperatingMode) != mode)
+    throw DeviceError(mismatch(kOperatingMode,
+                               std::to_string(mode) + (is_wheel(joint) ? " (velocity)" : " (position)"),
+                               "set the servo to that mode, torque off"));
   if (found(kResponseLevel) != feetech::kAnswerAll)
     throw DeviceError(mismatch(kResponseLevel, std::to_string(feetech::kAnswerAll) + " (answer everything)",
                                "set it back to the factory value"));
@@ -228,6 +232,7 @@ void FeetechRobot::check_config(std::size_t joint, const Config& config) {
     throw DeviceError(
         mismatch(kMaxTorque, "1.." + std::to_string(kMaxTorqueValue), "set the servo's maximum torque"));
   servos_[joint].max_torque = max_torque;
+  servos_[joint].faults = static_cast<std::uint8_t>(feetech::kErrorsAlwaysFaults | found(kUnloadCondition));
 
   const std::string fix =
       "this is not the unit that the calibration was measured on, or its registers were changed "
@@ -235,6 +240,7 @@ void FeetechRobot::check_config(std::size_t joint, const Config& config) {
   const JointCalibration& calibration = calibration_[joint];
   if (found(kHomingOffset) != calibration.homing_offset)
     throw CalibrationError(mismatch(kHomingOffset, std::to_string(calibration.homing_offset), fix));
+  if (is_wheel(joint)) return;  // it has no range
   if (found(kMinAngle) != calibration.range_min)
     throw CalibrationError(mismatch(kMinAngle, std::to_string(calibration.range_min), fix));
   if (found(kMaxAngle) != calibration.range_max)
@@ -288,7 +294,16 @@ Result FeetechRobot::ask_all(const Frame& request, std::size_t num_parameters, T
   return {};
 }
 
-Result FeetechRobot::read(TimePoint deadline, JointState& state) noexcept {
+// a servo that holds something is at its limits by purpose
+DriveHealth FeetechRobot::judge(std::size_t joint, std::uint8_t error) const noexcept {
+  std::uint8_t faults = servos_[joint].faults;
+  if (embodiment_.joints[joint].grips)
+    faults = static_cast<std::uint8_t>(faults & ~(feetech::kErrorOverload | feetech::kErrorCurrent));
+  if (error & faults) return DriveHealth::fault;
+  return error ? DriveHealth::warning : DriveHealth::ok;
+}
+
+Result FeetechRobot::read_state(TimePoint deadline, JointState& state) noexcept {
   if (!is_connected_) return {.code = ErrorCode::wrong_state};
   const Result result = ask_all(state_request_, kStateBytes, deadline);
   state.num_joints = num_servos_;
@@ -305,8 +320,11 @@ Result FeetechRobot::read(TimePoint deadline, JointState& state) noexcept {
         servo.scale.sign() * get(kPresentSpeed, answer.parameters, kStateAddress) * kPresentSpeed.scale;
     state.load[i] =
         servo.scale.sign() * get(kPresentLoad, answer.parameters, kStateAddress) * kPresentLoad.scale;
+    state.voltage[i] = get(kPresentVoltage, answer.parameters, kStateAddress) * kPresentVoltage.scale;
+    state.temperature[i] = get(kPresentTemperature, answer.parameters, kStateAddress);
     state.sampled_at[i] = answer.arrived_at;
     state.drive_error[i] = answer.error;
+    state.drive_health[i] = judge(i, answer.error);
   }
   if (result.ok() && is_movable_ && is_torque_doubtful_) return check_torque(deadline);
   return result;
@@ -323,16 +341,6 @@ Result FeetechRobot::check_torque(TimePoint deadline) noexcept {
   return {};
 }
 
-Result FeetechRobot::check_command(const SafeCommand& command, std::uint64_t tick) const noexcept {
-  if (!is_connected_ || command.robot() != serial_ || command.tick() != tick ||
-      command.position().size() != num_servos_)
-    return {.code = ErrorCode::wrong_state};
-  for (std::size_t i = 0; i < num_servos_; ++i)
-    if (!std::isfinite(command.position()[i]))
-      return {.code = ErrorCode::not_finite, .joint = static_cast<std::int16_t>(i)};
-  return {};
-}
-
 // the last bound before the wire; whoever made the command should have kept to it already
 std::uint16_t FeetechRobot::to_goal(std::size_t joint, double position) noexcept {
   const Servo& servo = servos_[joint];
@@ -342,54 +350,72 @@ std::uint16_t FeetechRobot::to_goal(std::size_t joint, double position) noexcept
   return static_cast<std::uint16_t>(goal);  // 0..4095: the sign bit stays clear
 }
 
+// positive positions and positive speeds turn the same way
+std::uint16_t FeetechRobot::to_goal_speed(std::size_t joint, double velocity) const noexcept {
+  const double ticks = servos_[joint].scale.sign() * velocity / feetech::kRadPerTick;
+  const int speed = static_cast<int>(std::lround(std::clamp(ticks, -32767.0, 32767.0)));
+  return feetech::to_sign_magnitude(speed, kGoalSpeed.sign_bit).value_or(0);
+}
+
 Result FeetechRobot::write_all(std::uint8_t address, std::uint8_t num_bytes, TimePoint deadline) noexcept {
   const Frame frame = feetech::encode_sync_write(address, num_bytes, {ids_.data(), num_servos_},
                                                  {data_.data(), num_servos_ * num_bytes});
   return bus_->transmit(frame.bytes(), deadline);
 }
 
-Result FeetechRobot::send(SafeCommand&& command, std::uint64_t tick, TimePoint deadline) noexcept {
-  if (!is_movable_) return {.code = ErrorCode::wrong_state};
-  if (const Result result = check_command(command, tick); !result.ok()) return result;
-  for (std::size_t i = 0; i < num_servos_; ++i)
-    feetech::put_u16(&data_[i * 2], to_goal(i, command.position()[i]));
-  return write_all(kGoalPosition.address, kGoalPosition.num_bytes, deadline);
+Result FeetechRobot::write_goals(std::span<const double> position, std::span<const double> velocity,
+                                 TimePoint deadline) noexcept {
+  if (!is_connected_ || !is_movable_) return {.code = ErrorCode::wrong_state};
+  std::array<std::uint8_t, kMaxServos> ids;
+  for (const bool wheels : {false, true}) {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < num_servos_; ++i) {
+      if (is_wheel(i) != wheels) continue;
+      ids[count] = ids_[i];
+      feetech::put_u16(&data_[2 * count++], wheels ? to_goal_speed(i, velocity[i]) : to_goal(i, position[i]));
+    }
+    if (count == 0) continue;
+    const Register& goal = wheels ? kGoalSpeed : kGoalPosition;
+    const Frame frame = feetech::encode_sync_write(goal.address, goal.num_bytes, {ids.data(), count},
+                                                   {data_.data(), 2 * count});
+    if (const Result result = bus_->transmit(frame.bytes(), deadline); !result.ok()) return result;
+  }
+  return {};
 }
 
-Result FeetechRobot::enable(SafeCommand&& measured, std::uint64_t tick, TimePoint deadline) noexcept {
-  if (const Result result = check_command(measured, tick); !result.ok()) return result;
+Result FeetechRobot::switch_on(std::span<const double> measured, TimePoint deadline) noexcept {
+  if (!is_connected_) return {.code = ErrorCode::wrong_state};
   for (std::size_t i = 0; i < num_servos_; ++i) {
     const auto joint = static_cast<std::int16_t>(i);
     if (!servos_[i].has_position) return {.code = ErrorCode::wrong_state, .joint = joint};
-    if (std::abs(measured.position()[i] - servos_[i].position) > kMaxEnableDistance)
+    if (is_wheel(i)) continue;
+    if (std::abs(measured[i] - servos_[i].position) > kMaxEnableDistance)
       return {.code = ErrorCode::out_of_range, .joint = joint};
     // a goal clamped into the range would be a move at full speed: somebody must bring the joint back by hand
-    const double ticks = servos_[i].scale.to_ticks(measured.position()[i]);
+    const double ticks = servos_[i].scale.to_ticks(measured[i]);
     if (ticks < servos_[i].range_min - kMaxOutsideTicks || ticks > servos_[i].range_max + kMaxOutsideTicks)
       return {.code = ErrorCode::out_of_range,
               .joint = joint,
               .detail = static_cast<std::int32_t>(std::lround(ticks))};
   }
 
-  data_.fill(0);  // acceleration, time and speed 0: as fast as it can, our limiter shapes the motion
+  data_.fill(0);  // acceleration, time and speed 0: as fast as it can, our limiter shapes the motion; a wheel
+                  // stands
   for (std::size_t i = 0; i < num_servos_; ++i)
-    feetech::put_u16(&data_[i * kMotionBytes + (kGoalPosition.address - kAcceleration.address)],
-                     to_goal(i, measured.position()[i]));
+    if (!is_wheel(i))
+      feetech::put_u16(&data_[i * kMotionBytes + (kGoalPosition.address - kAcceleration.address)],
+                       to_goal(i, measured[i]));
   if (const Result result = write_all(kAcceleration.address, kMotionBytes, deadline); !result.ok())
     return result;
   is_movable_ = true;
   // an e-stop may have left it low
-  if (const Result result = write_torque_limit(1.0, deadline); !result.ok()) return result;
+  std::array<double, kMaxServos> full;
+  full.fill(1.0);
+  if (const Result result = write_torque_limits({full.data(), num_servos_}, deadline); !result.ok())
+    return result;
   data_.fill(1);
   if (const Result result = write_all(kTorqueEnable.address, 1, deadline); !result.ok()) return result;
-
-  // nobody answers a sync write: only reading back tells that it arrived
-  Result answered;
-  for (int i = 0; i < kReadBackTries; ++i) {
-    answered = ask_all(torque_request_, 1, std::min(deadline, Clock::now() + kReadBackTime));
-    if (answered.ok() || answered.code == ErrorCode::bus_closed) break;
-  }
-  if (!answered.ok()) return answered;
+  if (const Result result = read_back(torque_request_, 1, deadline); !result.ok()) return result;
   for (std::size_t i = 0; i < num_servos_; ++i)
     if (answers_[i].parameters[0] != 1)
       return {
@@ -398,20 +424,45 @@ Result FeetechRobot::enable(SafeCommand&& measured, std::uint64_t tick, TimePoin
   return {};
 }
 
-Result FeetechRobot::limit_torque(double share, TimePoint deadline) noexcept {
+Result FeetechRobot::switch_off(TimePoint deadline) noexcept {
   if (!is_connected_) return {.code = ErrorCode::wrong_state};
-  if (!std::isfinite(share)) return {.code = ErrorCode::not_finite};
-  if (share <= 0 || share > 1) return {.code = ErrorCode::out_of_range};
-  return write_torque_limit(share, deadline);
+  is_movable_ = false;
+  data_.fill(0);
+  if (const Result result = write_all(kTorqueEnable.address, 1, deadline); !result.ok()) return result;
+  if (const Result result = read_back(torque_request_, 1, deadline); !result.ok()) return result;
+  for (std::size_t i = 0; i < num_servos_; ++i)
+    if (answers_[i].parameters[0] != 0)
+      return {
+          .code = ErrorCode::drive_error, .joint = static_cast<std::int16_t>(i), .detail = answers_[i].error};
+  return {};
 }
 
-Result FeetechRobot::write_torque_limit(double share, TimePoint deadline) noexcept {
+Result FeetechRobot::write_torque_limits(std::span<const double> shares, TimePoint deadline) noexcept {
+  if (!is_connected_) return {.code = ErrorCode::wrong_state};
+  std::array<std::uint16_t, kMaxServos> limits;
   for (std::size_t i = 0; i < num_servos_; ++i) {
     // at least one unit: 0 would let go
-    const double limit = std::max(1.0, std::round(share * servos_[i].max_torque));
-    feetech::put_u16(&data_[i * 2], static_cast<std::uint16_t>(limit));
+    limits[i] = static_cast<std::uint16_t>(std::max(1.0, std::round(shares[i] * servos_[i].max_torque)));
+    feetech::put_u16(&data_[i * 2], limits[i]);
   }
-  return write_all(kTorqueLimit.address, kTorqueLimit.num_bytes, deadline);
+  if (const Result result = write_all(kTorqueLimit.address, kTorqueLimit.num_bytes, deadline); !result.ok())
+    return result;
+  if (const Result result = read_back(torque_limit_request_, kTorqueLimit.num_bytes, deadline); !result.ok())
+    return result;
+  for (std::size_t i = 0; i < num_servos_; ++i)
+    if (const int found = feetech::get_u16(answers_[i].parameters.data()); found != limits[i])
+      return {.code = ErrorCode::drive_error, .joint = static_cast<std::int16_t>(i), .detail = found};
+  return {};
+}
+
+// nobody answers a sync write: only reading back tells that it arrived
+Result FeetechRobot::read_back(const Frame& request, std::size_t num_bytes, TimePoint deadline) noexcept {
+  Result answered;
+  for (int i = 0; i < kReadBackTries; ++i) {
+    answered = ask_all(request, num_bytes, std::min(deadline, Clock::now() + kReadBackTime));
+    if (answered.ok() || answered.code == ErrorCode::bus_closed) break;
+  }
+  return answered;
 }
 
 }  // namespace wallx

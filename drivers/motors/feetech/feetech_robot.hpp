@@ -29,7 +29,6 @@ class FeetechRobot final : public Robot {
   ~FeetechRobot() override { disconnect(); }
 
   const Embodiment& embodiment() const noexcept override { return embodiment_; }
-  std::uint64_t serial() const noexcept override { return serial_; }
 
   // Writes nothing to a servo. Blocks for about 5 ms per servo, 150 ms per servo that does not answer. Throws
   // BusError, BusTimeout naming every silent joint, DeviceError (wrong drive or mode), CalibrationError.
@@ -37,20 +36,12 @@ class FeetechRobot final : public Robot {
   void connect() override;
   void disconnect() noexcept override;
 
-  Result read(TimePoint deadline, JointState& state) noexcept override;
-  // wrong_state also before enable(): a servo may take a goal for a wish to move.
-  Result send(SafeCommand&& command, std::uint64_t tick, TimePoint deadline) noexcept override;
-  // wrong_state unless every joint answered the last read(); out_of_range when the command is not the pose it
-  // found. drive_error with the first joint whose torque did not come on; the others keep theirs: nothing
-  // falls.
-  Result enable(SafeCommand&& measured, std::uint64_t tick, TimePoint deadline) noexcept override;
-  Result limit_torque(double share, TimePoint deadline) noexcept override;
-
   // goals outside the calibrated range that were clamped to it, since construction; any thread
   std::uint64_t num_clamped() const noexcept { return num_clamped_.load(std::memory_order_relaxed); }
 
  private:
-  static constexpr std::size_t kStateBytes = 6;    // position, speed, load: registers 56..61
+  // position, speed, load, voltage, temperature: registers 56..63
+  static constexpr std::size_t kStateBytes = 8;
   static constexpr std::size_t kConfigBytes = 31;  // registers 3..33
 
   struct Answer {
@@ -61,9 +52,10 @@ class FeetechRobot final : public Robot {
   };
   struct Servo {
     std::uint8_t id = 0;
-    int range_min = 0;   // [ticks]
-    int range_max = 0;   // [ticks]
-    int max_torque = 0;  // [0.1 % of stall torque], as configured in the servo
+    int range_min = 0;        // [ticks]
+    int range_max = 0;        // [ticks]
+    int max_torque = 0;       // [0.1 % of stall torque], as configured in the servo
+    std::uint8_t faults = 0;  // error bits after which it is not to be trusted
     feetech::TickScale scale;
     double position = 0;        // [rad], found by the last read()
     bool has_position = false;  // the last read() found one
@@ -71,6 +63,22 @@ class FeetechRobot final : public Robot {
   };
   using Config = std::array<std::uint8_t, kConfigBytes>;
 
+  Result read_state(TimePoint deadline, JointState& state) noexcept override;
+  // wrong_state also before switch_on(): a servo may take a goal for a wish to move.
+  Result write_goals(std::span<const double> position, std::span<const double> velocity,
+                     TimePoint deadline) noexcept override;
+  // wrong_state unless every joint answered the last read(); out_of_range when `measured` is not the pose it
+  // found. drive_error with the first joint whose torque did not come on; the others keep theirs: nothing
+  // falls.
+  Result switch_on(std::span<const double> measured, TimePoint deadline) noexcept override;
+  // drive_error with the first joint that reads back another limit, which is the detail
+  Result write_torque_limits(std::span<const double> shares, TimePoint deadline) noexcept override;
+  Result switch_off(TimePoint deadline) noexcept override;
+
+  bool is_wheel(std::size_t joint) const noexcept {
+    return embodiment_.joints[joint].mode == JointMode::velocity;
+  }
+  DriveHealth judge(std::size_t joint, std::uint8_t error) const noexcept;
   void validate() const;
   void narrow_limits();
 
@@ -80,16 +88,15 @@ class FeetechRobot final : public Robot {
   std::string describe(std::size_t joint) const;
 
   Result ask_all(const feetech::Frame& request, std::size_t num_parameters, TimePoint deadline) noexcept;
-  Result check_command(const SafeCommand& command, std::uint64_t tick) const noexcept;
   std::uint16_t to_goal(std::size_t joint, double position) noexcept;
+  std::uint16_t to_goal_speed(std::size_t joint, double velocity) const noexcept;
   Result write_all(std::uint8_t address, std::uint8_t num_bytes, TimePoint deadline) noexcept;
   Result check_torque(TimePoint deadline) noexcept;
-  Result write_torque_limit(double share, TimePoint deadline) noexcept;
+  Result read_back(const feetech::Frame& request, std::size_t num_bytes, TimePoint deadline) noexcept;
 
   Embodiment embodiment_;
   const std::vector<JointCalibration> calibration_;
   const std::unique_ptr<Bus> bus_;
-  const std::uint64_t serial_;
   std::size_t num_servos_ = 0;
   bool is_connected_ = false;
   bool is_torque_doubtful_ = false;  // a servo was silent long enough to have restarted
@@ -106,6 +113,7 @@ class FeetechRobot final : public Robot {
   feetech::ReplyParser parser_;
   feetech::Frame state_request_;
   feetech::Frame torque_request_;
+  feetech::Frame torque_limit_request_;
 };
 
 }  // namespace wallx

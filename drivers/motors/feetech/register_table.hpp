@@ -96,7 +96,8 @@ inline constexpr int kModelSts3215 = 777;
 inline constexpr int kModelSts3250 = 2825;
 
 inline constexpr int kModePosition = 0;  // operating_mode
-inline constexpr int kAnswerAll = 1;     // response_level: every instruction is answered
+inline constexpr int kModeVelocity = 1;
+inline constexpr int kAnswerAll = 1;  // response_level: every instruction is answered
 // phase: bit 2 speed in single ticks/s, bit 3 goal speed 0 means as fast as possible, bit 4 multi-turn
 // position
 inline constexpr int kPhaseMask = 0b11100;
@@ -108,5 +109,9 @@ inline constexpr std::uint8_t kErrorAngle = 1 << 1;
 inline constexpr std::uint8_t kErrorTemperature = 1 << 2;
 inline constexpr std::uint8_t kErrorCurrent = 1 << 3;
 inline constexpr std::uint8_t kErrorOverload = 1 << 5;
+// An error is a fault when the servo may have let go because of it: an encoder it cannot read, and whatever
+// its register unload_condition lists (factory: temperature, current, overload). The rest, like a low voltage
+// that it is not told to let go for, is a warning.
+inline constexpr std::uint8_t kErrorsAlwaysFaults = kErrorAngle;
 
 }  // namespace wallx::feetech

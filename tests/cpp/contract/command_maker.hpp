@@ -11,9 +11,11 @@ namespace wallx {
 
 class SafetyLimiter {
  public:
-  static SafeCommand make(std::uint64_t robot, std::uint64_t tick, const std::vector<double>& position) {
+  static SafeCommand make(std::uint64_t robot, std::uint64_t tick, const std::vector<double>& position,
+                          const std::vector<double>& velocity = {}) {
     SafeCommand command(robot, tick, position.size());
     std::copy(position.begin(), position.end(), command.position_.begin());
+    std::copy(velocity.begin(), velocity.end(), command.velocity_.begin());
     return command;
   }
 };

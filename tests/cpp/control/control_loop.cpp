@@ -352,11 +352,11 @@ TEST(estop_latches_and_lowers_torque) {
   bench.tick(60);
   bench.loop->estop();
   CHECK(bench.tick().state == LoopState::estop);
-  CHECK_EQ(bench.robot->torque_share, 1.0);  // full torque to brake with
+  CHECK_EQ(bench.robot->torque_share[0], 1.0);  // full torque to brake with
   bench.tick(300);
   CHECK(is_still(bench, 100));
   check_limits(*bench.robot, 0.005);
-  CHECK_EQ(bench.robot->torque_share, 0.5);
+  CHECK_EQ(bench.robot->torque_share[0], 0.5);
   CHECK_EQ(bench.robot->num_torque_limits, 1);
   CHECK(bench.robot->is_torque_on);
   // latched
@@ -372,12 +372,12 @@ TEST(estop_latches_and_lowers_torque) {
   const int sends = bench.robot->num_sends;
   bench.tick(20);
   CHECK_EQ(bench.robot->num_sends, sends);
-  CHECK_EQ(bench.robot->torque_share, 0.5);
+  CHECK_EQ(bench.robot->torque_share[0], 0.5);
   for (int j = 0; j < 3; ++j) bench.robot->pose[j] -= 0.05;  // it sagged
   bench.robot->lag = 0;
   bench.enable();
   bench.robot->lag = 0.5;
-  CHECK_EQ(bench.robot->torque_share, 1.0);
+  CHECK_EQ(bench.robot->torque_share[0], 1.0);
   CHECK_EQ(bench.robot->num_enables, 2);
   CHECK_EQ(bench.robot->goal[0], bench.robot->pose[0]);
   bench.wave(100, 0.05);
@@ -427,7 +427,7 @@ TEST(an_estop_goes_on_when_a_joint_falls_silent) {
   bench.robot->silent_joint = 0;
   bench.tick(300);
   CHECK(bench.records.back().state == LoopState::estop);
-  CHECK_EQ(bench.robot->torque_share, 0.5);
+  CHECK_EQ(bench.robot->torque_share[0], 0.5);
   CHECK(is_still(bench, 100));
 }
 

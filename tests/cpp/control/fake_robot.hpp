@@ -30,13 +30,13 @@ inline Embodiment make_embodiment(std::size_t num_joints = 3) {
 
 class FakeRobot final : public Robot {
  public:
-  explicit FakeRobot(Embodiment embodiment = make_embodiment(), std::uint64_t serial = 42)
-      : embodiment_(std::move(embodiment)), serial_(serial) {
+  explicit FakeRobot(Embodiment embodiment = make_embodiment()) : embodiment_(std::move(embodiment)) {
     for (std::size_t j = 0; j < kMaxJoints; ++j) pose[j] = goal[j] = 0.1 * static_cast<double>(j + 1);
   }
 
   // script
   TimePoint now{};         // set before each tick
+  bool is_live = false;    // answers at the real time instead
   int silent_joint = -1;   // does not answer
   bool is_closed = false;  // the bus is gone
   int nan_joint = -1;      // answers NaN
@@ -47,18 +47,18 @@ class FakeRobot final : public Robot {
   // what happened
   JointArray pose{}, goal{};
   bool is_torque_on = false;
-  double torque_share = 1;
-  int num_enables = 0, num_sends = 0, num_torque_limits = 0;
+  JointArray goal_velocity{}, torque_share{};
+  int num_enables = 0, num_sends = 0, num_torque_limits = 0, num_releases = 0;
   std::vector<std::vector<double>> sent;  // the poses of enable() and send()
   bool keeps_sent = true;                 // off where allocations are counted
 
   const Embodiment& embodiment() const noexcept override { return embodiment_; }
-  std::uint64_t serial() const noexcept override { return serial_; }
   void connect() override {}
   void disconnect() noexcept override {}
 
-  Result read(TimePoint, JointState& state) noexcept override {
+  Result read_state(TimePoint, JointState& state) noexcept override {
     if (is_closed) return {ErrorCode::bus_closed, -1, 5};
+    if (is_live) now = Clock::now();
     state.num_joints = embodiment_.joints.size();
     Result result;
     for (std::size_t j = 0; j < state.num_joints; ++j) {
@@ -74,43 +74,47 @@ class FakeRobot final : public Robot {
     is_complete_ = result.ok();
     return result;
   }
-  Result send(SafeCommand&& command, std::uint64_t tick, TimePoint) noexcept override {
+  Result write_goals(std::span<const double> position, std::span<const double> velocity,
+                     TimePoint) noexcept override {
     if (is_closed) return {ErrorCode::bus_closed, -1, 5};
     if (send_error != ErrorCode::ok) return {send_error, -1, 0};
-    if (command.robot() != serial_ || command.tick() != tick || !is_torque_on)
-      return {ErrorCode::wrong_state, -1, 0};
+    if (!is_torque_on) return {ErrorCode::wrong_state, -1, 0};
     ++num_sends;
-    const auto position = command.position();
+    std::copy(velocity.begin(), velocity.end(), goal_velocity.begin());
     for (std::size_t j = 0; j < position.size(); ++j) goal[j] = position[j];
     if (keeps_sent) sent.emplace_back(position.begin(), position.end());
     return {};
   }
-  Result enable(SafeCommand&& measured, std::uint64_t tick, TimePoint) noexcept override {
+  Result switch_on(std::span<const double> position, TimePoint) noexcept override {
     if (is_closed) return {ErrorCode::bus_closed, -1, 5};
     if (!is_complete_) return {ErrorCode::wrong_state, 0, 0};
     if (num_lost_enables > 0) return --num_lost_enables, Result{ErrorCode::timeout, 0, 0};
     if (refuses_enable) return {ErrorCode::drive_error, 1, 32};
-    if (measured.robot() != serial_ || measured.tick() != tick) return {ErrorCode::wrong_state, -1, 0};
     ++num_enables;
-    const auto position = measured.position();
     for (std::size_t j = 0; j < position.size(); ++j) {
       if (position[j] != pose[j]) return {ErrorCode::wrong_state, static_cast<std::int16_t>(j), 0};
       goal[j] = position[j];
     }
     is_torque_on = true;
+    torque_share.fill(1);
     if (keeps_sent) sent.emplace_back(position.begin(), position.end());
     return {};
   }
-  Result limit_torque(double share, TimePoint) noexcept override {
+  Result write_torque_limits(std::span<const double> shares, TimePoint) noexcept override {
     if (is_closed) return {ErrorCode::bus_closed, -1, 5};
     ++num_torque_limits;
-    torque_share = share;
+    std::copy(shares.begin(), shares.end(), torque_share.begin());
+    return {};
+  }
+  Result switch_off(TimePoint) noexcept override {
+    if (is_closed) return {ErrorCode::bus_closed, -1, 5};
+    ++num_releases;
+    is_torque_on = false;
     return {};
   }
 
  private:
   Embodiment embodiment_;
-  std::uint64_t serial_;
   bool is_complete_ = false;  // every joint answered the last read
 };
 

@@ -13,28 +13,11 @@ using wallx::test::FakeRobot;
 
 namespace {
 
-// answers at the real time
-class LiveRobot final : public Robot {
- public:
-  FakeRobot inner;
-  const Embodiment& embodiment() const noexcept override { return inner.embodiment(); }
-  std::uint64_t serial() const noexcept override { return inner.serial(); }
-  void connect() override {}
-  void disconnect() noexcept override {}
-  Result read(TimePoint deadline, JointState& state) noexcept override {
-    inner.now = Clock::now();
-    return inner.read(deadline, state);
-  }
-  Result send(SafeCommand&& command, std::uint64_t tick, TimePoint deadline) noexcept override {
-    return inner.send(std::move(command), tick, deadline);
-  }
-  Result enable(SafeCommand&& command, std::uint64_t tick, TimePoint deadline) noexcept override {
-    return inner.enable(std::move(command), tick, deadline);
-  }
-  Result limit_torque(double share, TimePoint deadline) noexcept override {
-    return inner.limit_torque(share, deadline);
-  }
-};
+std::shared_ptr<FakeRobot> live_robot() {
+  const auto robot = std::make_shared<FakeRobot>();
+  robot->is_live = true;
+  return robot;
+}
 
 template <class Condition>
 bool eventually(Condition condition) {
@@ -48,7 +31,7 @@ bool eventually(Condition condition) {
 }  // namespace
 
 TEST(holds_on_exit) {
-  const auto robot = std::make_shared<LiveRobot>();
+  const auto robot = live_robot();
   LoopConfig config;
   // any delay of this machine is a late tick, not a late joint
   config.stale_hold = Seconds(5);
@@ -69,10 +52,10 @@ TEST(holds_on_exit) {
   CHECK(!loop.is_running());
   REQUIRE(loop.snapshot(record));
   CHECK(record.state == LoopState::hold);
-  CHECK(robot->inner.is_torque_on);
-  CHECK_EQ(robot->inner.torque_share, 1.0);
-  check_limits(robot->inner, 0.005);
-  const auto& sent = robot->inner.sent;
+  CHECK(robot->is_torque_on);
+  CHECK_EQ(robot->torque_share[0], 1.0);
+  check_limits(*robot, 0.005);
+  const auto& sent = robot->sent;
   REQUIRE(sent.size() > 2);
   CHECK(sent[sent.size() - 1] == sent[sent.size() - 2]);  // at rest
   CHECK(sent.back()[0] < 1.9);
@@ -89,8 +72,8 @@ TEST(holds_on_exit) {
 }
 
 TEST(other_threads_see_whole_records) {
-  const auto robot = std::make_shared<LiveRobot>();
-  robot->inner.keeps_sent = false;
+  const auto robot = live_robot();
+  robot->keeps_sent = false;
   LoopConfig config;
   config.rate_hz = 1000;
   config.stale_hold = Seconds(5);

@@ -43,6 +43,17 @@ struct Arm {
   SafeCommand command(const std::vector<double>& position, std::uint64_t tick = 5) const {
     return SafetyLimiter::make(robot.serial(), tick, position);
   }
+  // sends the straight line from here to there in steps that a joint can go
+  Result glide(const std::vector<double>& from, const std::vector<double>& to) {
+    Result result;
+    std::vector<double> row(to.size());
+    for (int i = 1; i <= 20 && result.ok(); ++i) {
+      for (std::size_t k = 0; k < to.size(); ++k)
+        row[k] = i == 20 ? to[k] : from[k] + (to[k] - from[k]) * i / 20;
+      result = robot.send(command(row), 5, deadline);
+    }
+    return result;
+  }
   // connected, torque on, and the log empty
   void start() {
     robot.connect();

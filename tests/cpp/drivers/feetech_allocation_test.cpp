@@ -82,9 +82,15 @@ TEST(loop_calls_never_allocate) {
   JointState state;
   const TimePoint deadline = TimePoint::max();
 
-  const Bytes state_answers = answers_of(servos, "FF FF FE 07 82 38 06 01 02 07 30");
+  const Bytes state_answers = answers_of(servos, "FF FF FE 07 82 38 08 01 02 07 2E");
   for (const int id : {1, 2, 7}) servos.registers[id][40] = 1;
-  const Bytes torque_answers = answers_of(servos, "FF FF FE 07 82 28 01 01 02 07 45");
+  const char* const ask_limits = "FF FF FE 07 82 30 02 01 02 07 3C";
+  const Bytes half_limits = answers_of(servos, ask_limits);  // 500, as added
+  for (const int id : {1, 2, 7}) servos.set16(id, 48, 1000);
+  // the answers to the first question, then those to the second: what is of another length is skipped
+  Bytes enable_answers = answers_of(servos, ask_limits);
+  for (const std::uint8_t byte : answers_of(servos, "FF FF FE 07 82 28 01 01 02 07 45"))
+    enable_answers.push_back(byte);
   const Bytes rubbish(900, 0xFF);
   std::vector<Result> results;
   results.reserve(16);
@@ -94,9 +100,10 @@ TEST(loop_calls_never_allocate) {
   const std::size_t before = num_allocations;
   bus->freeze(state_answers);
   results.push_back(robot.read(deadline, state));
-  bus->freeze(torque_answers);
+  bus->freeze(enable_answers);
   results.push_back(robot.enable(std::move(commands[0]), 1, deadline));
   results.push_back(robot.send(std::move(commands[1]), 1, deadline));
+  bus->freeze(half_limits);
   results.push_back(robot.limit_torque(0.5, deadline));
   const std::size_t num_good = results.size();
   bus->freeze(rubbish);

@@ -17,15 +17,15 @@ TEST(read_asks_with_one_sync_read_and_converts_to_si) {
   arm.servos->log.clear();
   arm.servos->fault = [](const Bytes&, std::vector<Bytes>& answers) {
     answers = {
-        bytes("FF FF 01 08 00 2C 08 E8 03 F4 01 E2"),  // 2092, 1000 ticks/s, 500 per mille
-        bytes("FF FF 02 08 20 2C 0C 64 80 0A 04 AB"),  // 3116, -100 ticks/s, -10 per mille, overload
-        bytes("FF FF 07 08 00 2C 04 00 00 00 00 C0"),  // 1068, at rest
+        bytes("FF FF 01 0A 00 2C 08 E8 03 F4 01 7C 1F 45"),  // 2092, 1000 ticks/s, 500 per mille
+        bytes("FF FF 02 0A 20 2C 0C 64 80 0A 04 7C 1F 0E"),  // 3116, -100 ticks/s, -10 per mille, overload
+        bytes("FF FF 07 0A 00 2C 04 00 00 00 00 7C 1F 23"),  // 1068, at rest
     };
   };
   const TimePoint before = Clock::now();
   CHECK(arm.robot.read(arm.deadline, arm.state).ok());
   REQUIRE(arm.servos->log.size() == 1);
-  CHECK_EQ(arm.servos->log[0], "FF FF FE 07 82 38 06 01 02 07 30");
+  CHECK_EQ(arm.servos->log[0], "FF FF FE 07 82 38 08 01 02 07 2E");
   CHECK_EQ(arm.state.num_joints, 3u);
   CHECK_NEAR(arm.state.position[0], 0.0, 1e-12);
   CHECK_NEAR(arm.state.velocity[0], 1000 * kTick, 1e-12);
@@ -38,6 +38,10 @@ TEST(read_asks_with_one_sync_read_and_converts_to_si) {
   CHECK_NEAR(arm.state.position[2], -1024 * kTick, 1e-12);
   CHECK_EQ(arm.state.velocity[2], 0.0);
   CHECK_EQ(int{arm.state.drive_error[0]}, 0);
+  CHECK(arm.state.drive_health[0] == DriveHealth::ok);
+  CHECK_NEAR(arm.state.voltage[1], 12.4, 1e-12);
+  CHECK_EQ(arm.state.temperature[1], 31.0);
+  CHECK(std::isnan(arm.state.current[1]));
   for (int i = 0; i < 3; ++i)
     CHECK(arm.state.sampled_at[i] >= before && arm.state.sampled_at[i] <= Clock::now());
 }
@@ -94,7 +98,7 @@ TEST(every_damaged_bit_of_an_answer_is_noticed) {
   REQUIRE(arm.robot.read(arm.deadline, arm.state).ok());
   const double position = arm.state.position[1];
   arm.servos->set16(2, 56, 1800);
-  for (std::size_t at = 0; at < 12; ++at)
+  for (std::size_t at = 0; at < 14; ++at)
     for (int bit = 0; bit < 8; ++bit) {
       arm.servos->fault = [&](const Bytes&, std::vector<Bytes>& answers) {
         answers[1][at] = static_cast<std::uint8_t>(answers[1][at] ^ 1 << bit);
@@ -116,7 +120,7 @@ TEST(a_damaged_answer_is_a_bad_reply) {
 }
 
 TEST(an_answer_of_another_length_or_id_is_a_bad_reply) {
-  for (const char* strange : {"FF FF 02 04 00 2C 08 C5", "FF FF 09 08 00 2C 08 00 00 00 00 BA"}) {
+  for (const char* strange : {"FF FF 02 04 00 2C 08 C5", "FF FF 09 0A 00 2C 08 00 00 00 00 7C 1F 1D"}) {
     Arm arm;
     arm.robot.connect();
     arm.servos->fault = [&](const Bytes&, std::vector<Bytes>& answers) { answers[1] = bytes(strange); };
@@ -140,7 +144,7 @@ TEST(garbage_between_answers_does_no_harm) {
 TEST(answers_that_waited_since_the_last_cycle_are_dropped) {
   Arm arm;
   arm.robot.connect();
-  arm.servos->input = ScriptedServos::answer(1, 0, bytes("FF 01 00 00 00 00"));
+  arm.servos->input = ScriptedServos::answer(1, 0, bytes("FF 01 00 00 00 00 7C 1F"));
   arm.servos->registers.erase(1);
   const Result result = arm.robot.read(arm.deadline, arm.state);
   CHECK(result.code == ErrorCode::timeout);
@@ -152,12 +156,12 @@ TEST(answers_that_waited_since_the_last_cycle_are_dropped) {
 TEST(an_answer_that_comes_late_out_of_order_is_not_taken_for_this_cycle) {
   Arm arm;
   arm.robot.connect();
-  arm.servos->late = ScriptedServos::answer(7, 0, bytes("FF 01 00 00 00 00"));
+  arm.servos->late = ScriptedServos::answer(7, 0, bytes("FF 01 00 00 00 00 7C 1F"));
   CHECK(arm.robot.read(arm.deadline, arm.state).ok());
   CHECK_NEAR(arm.state.position[2], 0.0, 1e-12);
 
   JointState state;
-  arm.servos->late = ScriptedServos::answer(7, 0, bytes("FF 01 00 00 00 00"));
+  arm.servos->late = ScriptedServos::answer(7, 0, bytes("FF 01 00 00 00 00 7C 1F"));
   arm.servos->registers.erase(7);
   const Result result = arm.robot.read(arm.deadline, state);
   CHECK(result.code == ErrorCode::timeout);
@@ -249,14 +253,14 @@ TEST(goals_never_leave_the_calibrated_range_and_clamps_are_counted) {
   Arm arm;
   arm.start();
   const double half = 1349 * kTick;
-  CHECK(arm.robot.send(arm.command({half, half, -half}), 5, arm.deadline).ok());
+  CHECK(arm.glide({0, 0, 0}, {half, half, -half}).ok());
   CHECK_EQ(arm.servos->get16(1, 42), 3441);
   CHECK_EQ(arm.servos->get16(2, 42), 743);
   CHECK_EQ(arm.servos->get16(7, 42), 743);
   CHECK_EQ(arm.robot.num_clamped(), 0u);
-  CHECK(arm.robot.send(arm.command({half + kTick, -1e300, 0}), 5, arm.deadline).ok());
+  CHECK(arm.robot.send(arm.command({half + kTick, half + 0.3, -half}), 5, arm.deadline).ok());
   CHECK_EQ(arm.servos->get16(1, 42), 3441);
-  CHECK_EQ(arm.servos->get16(2, 42), 3441);
+  CHECK_EQ(arm.servos->get16(2, 42), 743);
   CHECK_EQ(arm.robot.num_clamped(), 2u);
 }
 
@@ -266,6 +270,7 @@ TEST(a_sent_goal_reads_back_within_half_a_tick) {
   Arm arm(make_embodiment(), calibration);
   arm.servos->set16(1, 11, 3440);
   arm.start();
+  REQUIRE(arm.glide({0, 0, 0}, {-1.5, -1.5, -1.5}).ok());
   for (int i = -150; i <= 150; ++i) {
     const double wanted = i * 0.01;
     REQUIRE(arm.robot.send(arm.command({wanted, wanted, wanted}), 5, arm.deadline).ok());
@@ -288,6 +293,7 @@ TEST(enable_sets_the_goal_first_then_the_torque_limit_then_the_torque_and_reads_
       // acceleration 0, goal 2101 / 2102 / 2107, time 0, speed 0
       "FF FF FE 1C 83 29 07 01 00 35 08 00 00 00 00 02 00 36 08 00 00 00 00 07 00 3B 08 00 00 00 00 6A",
       "FF FF FE 0D 83 30 02 01 E8 03 02 58 02 07 E8 03 05",  // 1000, 600, 1000
+      "FF FF FE 07 82 30 02 01 02 07 3C",
       "FF FF FE 0A 83 28 01 01 01 02 01 07 01 3E",
       "FF FF FE 07 82 28 01 01 02 07 45",
   };
@@ -369,11 +375,116 @@ TEST(limit_torque_is_a_share_of_what_each_servo_is_configured_for) {
   arm.servos->set16(2, 16, 600);
   arm.start();
   CHECK(arm.robot.limit_torque(0.25, arm.deadline).ok());
-  REQUIRE(arm.servos->log.size() == 1);
+  REQUIRE(arm.servos->log.size() == 2);
   CHECK_EQ(arm.servos->log[0], "FF FF FE 0D 83 30 02 01 FA 00 02 96 00 07 FA 00 AB");  // 250, 150, 250
+  CHECK_EQ(arm.servos->log[1], "FF FF FE 07 82 30 02 01 02 07 3C");                    // read back
   CHECK_EQ(int{arm.servos->registers[1][40]}, 1);
   CHECK(arm.robot.limit_torque(1e-9, arm.deadline).ok());
   CHECK_EQ(arm.servos->get16(2, 48), 1);  // never 0: that would let go
+}
+
+TEST(a_torque_limit_that_did_not_arrive_is_named) {
+  Arm arm;
+  arm.start();
+  arm.servos->fault = [&](const Bytes&, std::vector<Bytes>& answers) {
+    for (Bytes& answer : answers)
+      if (answer[2] == 2) answer = ScriptedServos::answer(2, 0, bytes("E8 03"));
+  };
+  const Result result = arm.robot.limit_torque(0.5, arm.deadline);
+  CHECK(result.code == ErrorCode::drive_error);
+  CHECK_EQ(result.joint, 1);
+  CHECK_EQ(result.detail, 1000);
+}
+
+TEST(a_step_that_no_joint_can_make_is_not_sent) {
+  Arm arm;
+  arm.start();
+  arm.robot.set_cycle(0.005);
+  const double largest = 1.5 * 3 * 0.005 + 2e-3;
+  CHECK(arm.robot.send(arm.command({largest * 0.999, 0, 0}), 5, arm.deadline).ok());
+  arm.servos->log.clear();
+  const Result result = arm.robot.send(arm.command({largest * 0.999, 0, -largest * 1.001}), 5, arm.deadline);
+  CHECK(result.code == ErrorCode::step_too_large);
+  CHECK_EQ(result.joint, 2);
+  CHECK(arm.servos->log.empty());
+  // refused steps do not add up
+  CHECK(arm.robot.send(arm.command({largest * 0.999, 0, -largest * 1.001}), 5, arm.deadline).code ==
+        ErrorCode::step_too_large);
+  // a goal far from where the joint stands may be pulled back to it at once, and not beyond
+  REQUIRE(arm.glide({largest * 0.999, 0, 0}, {0.02, 0, 0}).ok());
+  arm.servos->set16(1, 56, 2092 - 652);  // pushed to -1 rad
+  REQUIRE(arm.robot.read(arm.deadline, arm.state).ok());
+  const double stands = arm.state.position[0];
+  CHECK(arm.robot.send(arm.command({stands - kTick, 0, 0}), 5, arm.deadline).code ==
+        ErrorCode::step_too_large);
+  CHECK(arm.robot.send(arm.command({stands + 0.05, 0, 0}), 5, arm.deadline).ok());
+  CHECK(arm.robot.send(arm.command({stands + 0.5, 0, 0}), 5, arm.deadline).code == ErrorCode::step_too_large);
+}
+
+TEST(release_takes_the_torque_of_every_joint_and_ends_motion) {
+  Arm arm;
+  arm.start();
+  CHECK(arm.robot.release(arm.deadline).ok());
+  for (const int id : {1, 2, 7}) CHECK_EQ(int{arm.servos->registers[id][40]}, 0);
+  CHECK(arm.robot.send(arm.command({0, 0, 0}), 5, arm.deadline).code == ErrorCode::wrong_state);
+  REQUIRE(arm.robot.read(arm.deadline, arm.state).ok());  // no torque is no fault now
+  arm.start();
+  arm.servos->fault = [&](const Bytes&, std::vector<Bytes>&) { arm.servos->registers[7][40] = 1; };
+  const Result result = arm.robot.release(arm.deadline);
+  CHECK(result.code == ErrorCode::drive_error);
+  CHECK_EQ(result.joint, 2);
+}
+
+TEST(errors_are_judged_by_what_the_servo_lets_go_for) {
+  auto embodiment = make_embodiment();
+  embodiment.joints[2].grips = true;
+  Arm arm(embodiment);
+  for (const int id : {1, 2, 7}) arm.servos->registers[id][19] = 0x2C;  // the factory's unload_condition
+  arm.robot.connect();
+  const auto judge = [&](std::uint8_t bits, std::size_t joint) {
+    for (const int id : {1, 2, 7}) arm.servos->error[id] = bits;
+    REQUIRE(arm.robot.read(arm.deadline, arm.state).ok());
+    return arm.state.drive_health[joint];
+  };
+  CHECK(judge(0, 0) == DriveHealth::ok);
+  CHECK(judge(feetech::kErrorVoltage, 0) == DriveHealth::warning);
+  CHECK(judge(feetech::kErrorAngle, 0) == DriveHealth::fault);
+  CHECK(judge(feetech::kErrorTemperature, 0) == DriveHealth::fault);
+  CHECK(judge(feetech::kErrorCurrent, 0) == DriveHealth::fault);
+  CHECK(judge(feetech::kErrorOverload, 0) == DriveHealth::fault);
+  CHECK(judge(feetech::kErrorOverload, 2) == DriveHealth::warning);  // it grips
+  CHECK(judge(feetech::kErrorTemperature, 2) == DriveHealth::fault);
+  // a servo that is told to let go at a low voltage
+  arm.robot.disconnect();
+  arm.servos->registers[1][19] = 0x2D;
+  arm.robot.connect();
+  CHECK(judge(feetech::kErrorVoltage, 0) == DriveHealth::fault);
+  CHECK(judge(feetech::kErrorVoltage, 1) == DriveHealth::warning);
+}
+
+TEST(wheels_are_told_a_speed_and_stand_when_enabled) {
+  auto embodiment = make_embodiment();
+  embodiment.joints[1].mode = JointMode::velocity;
+  embodiment.joints[1].limits = {-1e6, 1e6, 3, 30, 600};
+  Arm arm(embodiment);
+  CHECK_THROWS(arm.robot.connect(), DeviceError, "1 (velocity)");
+  arm.servos->registers[2][33] = 1;
+  arm.servos->set16(2, 9, 0);  // wheels have no range
+  arm.servos->set16(2, 11, 0);
+  arm.servos->set16(2, 46, 700);
+  arm.start();
+  CHECK_EQ(arm.servos->get16(2, 46), 0);
+  const double start = arm.state.position[1];
+  CHECK(
+      arm.robot
+          .send(SafetyLimiter::make(arm.robot.serial(), 5, {0, start + 0.005, 0}, {0, 1, 0}), 5, arm.deadline)
+          .ok());
+  CHECK_EQ(arm.servos->get16(2, 46), 0x8000 + 652);  // it turns against its encoder
+  CHECK_EQ(arm.servos->get16(1, 46), 0);
+  const Result fast = arm.robot.send(
+      SafetyLimiter::make(arm.robot.serial(), 5, {0, start + 0.01, 0}, {0, 4.6, 0}), 5, arm.deadline);
+  CHECK(fast.code == ErrorCode::step_too_large);
+  CHECK_EQ(fast.joint, 1);
 }
 
 TEST(limit_torque_refuses_what_is_no_share) {
