@@ -9,6 +9,7 @@
 #include "base/errors.hpp"
 #include "bindings/emulator/register.hpp"
 #include "emulator/pty_host.hpp"
+#include "emulator/registry.hpp"
 
 namespace py = pybind11;
 
@@ -23,14 +24,16 @@ void check_found(bool is_found, int id) {
 }
 class ArmEmulator {
  public:
-  ArmEmulator(std::vector<ServoSetup> servos, std::uint64_t seed, int baud_rate)
-      : servos_(std::move(servos)), options_{.baud_rate = baud_rate, .seed = seed} {
-    bus_ = std::make_unique<StsBus>(servos_, options_);
+  ArmEmulator(std::vector<ServoSetup> servos, std::uint64_t seed, int baud_rate, std::string family)
+      : servos_(std::move(servos)),
+        options_{.baud_rate = baud_rate, .seed = seed},
+        family_(std::move(family)) {
+    bus_ = make_line(family_, servos_, options_);
   }
 
   void start(const std::string& link, const std::string& log) {
     if (host_) throw DeviceError("the emulated arm already runs on " + host_->port() + "; stop() it first");
-    host_ = std::make_unique<PtyHost>(servos_, options_, HostOptions{link, log});
+    host_ = std::make_unique<PtyHost>(family_, servos_, options_, HostOptions{link, log});
     bus_.reset();
   }
   void stop() {
@@ -42,26 +45,27 @@ class ArmEmulator {
   auto use(Body&& body) {
     if (!host_) return body(*bus_);
     std::optional<decltype(body(*bus_))> result;
-    host_->with_bus([&](StsBus& bus) { result = body(bus); });
+    host_->with_bus([&](SerialLine& bus) { result = body(bus); });
     return std::move(*result);
   }
 
   void set_fault(const std::string& kind, std::optional<int> id, std::optional<double> value) {
     const FaultRow& row = find_fault(kind);
     const int drive = id.value_or(kEveryDrive);
-    check_fault("feetech_sts", StsBus::kFaults, row.kind, drive, value.value_or(row.preset));
+    check_fault(family_, SerialLine::kFaults, row.kind, drive, value.value_or(row.preset));
     if (row.kind == FaultKind::unplug) running().unplug();
-    check_found(use([&](StsBus& bus) { return bus.set_fault(row.kind, drive, value.value_or(row.preset)); }),
-                drive);
+    check_found(
+        use([&](SerialLine& bus) { return bus.set_fault(row.kind, drive, value.value_or(row.preset)); }),
+        drive);
   }
   void clear_fault(const std::string& kind, std::optional<int> id) {
     const FaultRow& row = find_fault(kind);
     const int drive = id.value_or(kEveryDrive);
     if (row.kind == FaultKind::unplug) running().plug_in();
-    check_found(use([&](StsBus& bus) { return bus.clear_fault(row.kind, drive); }), drive);
+    check_found(use([&](SerialLine& bus) { return bus.clear_fault(row.kind, drive); }), drive);
   }
 
-  StsBus& stepped() {
+  SerialLine& stepped() {
     if (host_)
       throw DeviceError("the emulated arm was started on " + host_->port() + ": it keeps its own time");
     return *bus_;
@@ -76,7 +80,8 @@ class ArmEmulator {
 
   std::vector<ServoSetup> servos_;
   BusOptions options_;
-  std::unique_ptr<StsBus> bus_;
+  std::string family_;
+  std::unique_ptr<SerialLine> bus_;
   std::unique_ptr<PtyHost> host_;
 };
 
@@ -84,7 +89,7 @@ std::span<const std::uint8_t> view(std::string_view bytes) {
   return {reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()};
 }
 
-std::string take_due(StsBus& bus, TimePoint now) {
+std::string take_due(SerialLine& bus, TimePoint now) {
   std::string bytes;
   std::array<TimedByte, 256> taken;
   while (const std::size_t count = bus.due(now, taken)) {
@@ -95,7 +100,7 @@ std::string take_due(StsBus& bus, TimePoint now) {
 
 template <class Value>
 auto by_id(ArmEmulator& arm, Value&& value) {
-  return arm.use([&](StsBus& bus) {
+  return arm.use([&](SerialLine& bus) {
     std::map<int, std::decay_t<decltype(value(bus.servo(0)))>> values;
     for (std::size_t i = 0; i < bus.num_servos(); ++i) values[bus.servo(i).id()] = value(bus.servo(i));
     return values;
@@ -108,8 +113,9 @@ using Release = py::call_guard<py::gil_scoped_release>;
 
 void register_arm_emulator(py::module_& m) {
   py::class_<ArmEmulator> c(m, "ArmEmulator");
-  c.def(py::init<std::vector<ServoSetup>, std::uint64_t, int>(), py::arg("servos"), py::kw_only(),
-        py::arg("seed") = 0, py::arg("baud_rate") = 1'000'000);
+  c.def(py::init<std::vector<ServoSetup>, std::uint64_t, int, std::string>(), py::arg("servos"),
+        py::kw_only(), py::arg("seed") = 0, py::arg("baud_rate") = 1'000'000,
+        py::arg("family") = "feetech_sts");
 
   // in real time
   c.def("start", &ArmEmulator::start, py::kw_only(), py::arg("link") = "", py::arg("log") = "", Release());
@@ -136,7 +142,7 @@ void register_arm_emulator(py::module_& m) {
   c.def(
       "exchange",
       [](ArmEmulator& arm, const py::bytes& data, std::int64_t now_ns) {
-        StsBus& bus = arm.stepped();
+        SerialLine& bus = arm.stepped();
         TimePoint now = std::max(at_ns(now_ns), bus.now());
         bus.receive(view(data), now);
         std::string answers;
@@ -159,8 +165,8 @@ void register_arm_emulator(py::module_& m) {
         if (share && !(*share >= 0 && *share <= 1)) {
           throw ConfigError("a hand moves to a share of the travel in 0..1, got " + std::to_string(*share));
         }
-        check_found(arm.use([&](StsBus& bus) {
-          StsServo* servo = bus.find(id);
+        check_found(arm.use([&](SerialLine& bus) {
+          Servo* servo = bus.find(id);
           if (servo) servo->set_hand(share.value_or(std::numeric_limits<double>::quiet_NaN()));
           return servo != nullptr;
         }),
@@ -170,19 +176,18 @@ void register_arm_emulator(py::module_& m) {
 
   // looking on
   c.def_property_readonly("positions", [](ArmEmulator& arm) {
-    return by_id(arm, [](StsServo& servo) { return servo.present_ticks(); });
+    return by_id(arm, [](Servo& servo) { return servo.present_ticks(); });
   });
-  c.def_property_readonly("goals", [](ArmEmulator& arm) {
-    return by_id(arm, [](StsServo& servo) { return servo.goal_ticks(); });
-  });
+  c.def_property_readonly(
+      "goals", [](ArmEmulator& arm) { return by_id(arm, [](Servo& servo) { return servo.goal_ticks(); }); });
   c.def_property_readonly("torques", [](ArmEmulator& arm) {
-    return by_id(arm, [](StsServo& servo) { return int{servo.torque()}; });
+    return by_id(arm, [](Servo& servo) { return int{servo.torque()}; });
   });
   c.def(
       "registers",
       [](ArmEmulator& arm, int id) {
-        const std::string bytes = arm.use([&](StsBus& bus) {
-          StsServo* servo = bus.find(id);
+        const std::string bytes = arm.use([&](SerialLine& bus) {
+          Servo* servo = bus.find(id);
           if (!servo) return std::string();
           const std::span<const std::uint8_t> all = servo->registers();
           return std::string(all.begin(), all.end());
@@ -194,7 +199,7 @@ void register_arm_emulator(py::module_& m) {
   c.def_property_readonly("counters", [](ArmEmulator& arm) {
     py::dict all;
     const auto add = [&](const char* name, auto value) { all[name] = value; };
-    for_each_counter(arm.use([](StsBus& bus) { return bus.counters(); }), add);
+    for_each_counter(arm.use([](SerialLine& bus) { return bus.counters(); }), add);
     if (arm.host()) for_each_counter(arm.host()->counters(), add);
     return all;
   });

@@ -1,7 +1,7 @@
 // ServoSetup for Python: a record of keyword arguments with the C++ defaults.
 // SPDX-License-Identifier: Apache-2.0
 #include "bindings/emulator/register.hpp"
-#include "emulator/sts_servo.hpp"
+#include "emulator/servo.hpp"
 
 namespace py = pybind11;
 
@@ -12,6 +12,10 @@ template <class Class>
 void add_fields(Class& c) {
   c.def_readwrite("name", &ServoSetup::name)
       .def_readwrite("id", &ServoSetup::id)
+      .def_readwrite("model", &ServoSetup::model)
+      .def_readwrite("firmware", &ServoSetup::firmware)
+      .def_readwrite("drive_mode", &ServoSetup::drive_mode)
+      .def_readwrite("operating_mode", &ServoSetup::operating_mode)
       .def_readwrite("homing_offset", &ServoSetup::homing_offset)
       .def_readwrite("range_min", &ServoSetup::range_min)
       .def_readwrite("range_max", &ServoSetup::range_max)

@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "base/errors.hpp"
+#include "emulator/registry.hpp"
 
 namespace wallx::emulator {
 namespace {
@@ -50,11 +51,12 @@ std::string line_head(const char* kind) {
 
 }  // namespace
 
-PtyHost::PtyHost(const std::vector<ServoSetup>& servos, BusOptions bus, const HostOptions& options)
+PtyHost::PtyHost(const std::string& family, const std::vector<ServoSetup>& servos, BusOptions bus,
+                 const HostOptions& options)
     : options_(options) {
   bus.start = Clock::now();
   next_state_ = bus.start;
-  bus_ = std::make_unique<StsBus>(servos, bus, &ring_);
+  bus_ = make_line(family, servos, bus, &ring_);
   log_ = std::make_unique<EventLog>(ring_, options.log);
   pthread_mutexattr_t attributes;
   pthread_mutexattr_init(&attributes);
@@ -151,11 +153,11 @@ void PtyHost::close_all() noexcept {
 }
 
 void PtyHost::unplug() {
-  with_bus([this](StsBus&) { close_terminal(); });
+  with_bus([this](SerialLine&) { close_terminal(); });
 }
 
 void PtyHost::plug_in() {
-  with_bus([this](StsBus&) {
+  with_bus([this](SerialLine&) {
     if (master_ >= 0) return;
     try {
       open_terminal();
@@ -194,7 +196,7 @@ HostCounters PtyHost::counters() const noexcept {
           max_lateness_ns_.load()};
 }
 
-void PtyHost::with_bus(const std::function<void(StsBus&)>& body) {
+void PtyHost::with_bus(const std::function<void(SerialLine&)>& body) {
   pthread_mutex_lock(&mutex_);
   try {
     body(*bus_);

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "emulator/event_log.hpp"
-#include "emulator/sts_bus.hpp"
+#include "emulator/serial_line.hpp"
 
 namespace wallx::emulator {
 
@@ -41,8 +41,9 @@ void for_each_counter(const HostCounters& c, Visit&& visit) {
 class PtyHost {
  public:
   // Opens the terminal, makes the link and starts the threads. `servos` start their life now.
-  // Throws ConfigError (servos) and DeviceError (terminal, link, log).
-  PtyHost(const std::vector<ServoSetup>& servos, BusOptions bus, const HostOptions& options);
+  // Throws ConfigError (family, servos) and DeviceError (terminal, link, log).
+  PtyHost(const std::string& family, const std::vector<ServoSetup>& servos, BusOptions bus,
+          const HostOptions& options);
   ~PtyHost();  // stop()
   PtyHost(const PtyHost&) = delete;
   PtyHost& operator=(const PtyHost&) = delete;
@@ -60,7 +61,7 @@ class PtyHost {
   bool is_realtime() const noexcept { return is_realtime_.load(); }  // SCHED_FIFO was permitted
   HostCounters counters() const noexcept;
   // Runs `body` on the bus between two wake-ups of the pacing thread, which waits meanwhile: keep it short.
-  void with_bus(const std::function<void(StsBus&)>& body);
+  void with_bus(const std::function<void(SerialLine&)>& body);
 
  private:
   void open_clock();
@@ -79,7 +80,7 @@ class PtyHost {
   HostOptions options_;
   EventRing ring_;
   std::unique_ptr<EventLog> log_;
-  std::unique_ptr<StsBus> bus_;
+  std::unique_ptr<SerialLine> bus_;
   pthread_mutex_t
       mutex_;  // inherits priority: a reader cannot hold the pacing thread up for longer than it reads
   int master_ = -1;

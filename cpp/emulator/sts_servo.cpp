@@ -1,20 +1,16 @@
-// Servo: registers, protections and the second-order joint of one emulated STS3215.
+// StsServo: registers, protections and the second-order joint of one emulated STS3215.
 // SPDX-License-Identifier: Apache-2.0
 #include "emulator/sts_servo.hpp"
 
 #include <algorithm>
 #include <cmath>
 
-#include "base/errors.hpp"
-
 namespace wallx::emulator {
 namespace {
 
 // an STS3215 at 12 V, as its data sheet gives it
-constexpr double kNominalSupply = 12.0;    // [V]
-constexpr double kStallTorque = 2.94;      // [N m]
-constexpr double kStallCurrent = 2.7;      // [A]
-constexpr double kBackEmf = 0.30;          // brakes while the bridge is closed [N m s/rad]
+constexpr MotorData kMotor{
+    .nominal_supply = 12, .stall_torque = 2.94, .stall_current = 2.7, .back_emf = 0.30};
 constexpr double kMaxSpeed = 4.7;          // [rad/s]
 constexpr double kMaxAcceleration = 30.0;  // [rad/s^2]
 constexpr double kCurrentUnit = 0.0065;    // [A]
@@ -22,55 +18,27 @@ constexpr double kCurrentUnit = 0.0065;    // [A]
 constexpr double kPUnit = 1.0 / (16 * 12);  // per tick
 constexpr double kDUnit = 0.055;            // per rad/s
 constexpr double kIUnit = 0.01;             // per tick second
-constexpr double kAmbient = 25.0;           // [degC]
-constexpr double kStallHeating = 60.0;      // steady rise at stall torque [degC]
-constexpr double kThermalTime = 120.0;      // [s]
 constexpr double kReleaseMargin = 5.0;      // hysteresis of the temperature protection [degC]
-// a person who moves a limp arm
-constexpr double kHandSpeed = 1.5;       // [rad/s]
-constexpr double kHandStiffness = 40.0;  // [N m/rad]
-constexpr double kHandDamping = 2.0;     // [N m s/rad]
-constexpr double kHandTorque = 2.0;      // the most it pushes [N m]
 
 bool is_persistent(int address) { return address < reg::kTorque || (address >= 80 && address <= 86); }
 bool is_writable(int address) {
   return (address >= reg::kId && address < 50) || address == reg::kLock || (address >= 80 && address <= 86);
 }
 
-void check(bool ok, const ServoSetup& setup, const std::string& what) {
-  if (!ok)
-    throw ConfigError("emulated servo '" + setup.name + "' (id " + std::to_string(setup.id) + "): " + what);
-}
-
 }  // namespace
 
-StsServo::StsServo(const ServoSetup& setup) : setup_(setup) {
+StsServo::StsServo(const ServoSetup& setup) : Servo(setup, kMotor) {
   const ServoSetup& s = setup;
-  const auto is_tick = [](int ticks) { return ticks >= 0 && ticks < kTicksPerTurn; };
-  check(s.id >= 0 && s.id <= 252, s, "id must be 0..252");
-  check(std::abs(s.homing_offset) <= 2047, s,
+  check(std::abs(s.homing_offset) <= 2047,
         "homing_offset " + std::to_string(s.homing_offset) + " must be -2047..2047 ticks");
-  check(is_tick(s.range_min) && is_tick(s.range_max) && s.range_min < s.range_max, s,
-        "range " + std::to_string(s.range_min) + ".." + std::to_string(s.range_max) +
-            " must grow within 0..4095 ticks");
-  check(is_tick(s.stop_min) && is_tick(s.stop_max) && s.stop_min < s.stop_max, s,
-        "end stops " + std::to_string(s.stop_min) + ".." + std::to_string(s.stop_max) +
-            " must grow within 0..4095 ticks");
-  check(s.position >= s.stop_min && s.position <= s.stop_max, s,
-        "position " + std::to_string(s.position) + " must lie between the end stops");
-  check(s.p_gain >= 0 && s.p_gain <= 254, s, "p_gain must be 0..254");
-  check(s.max_torque >= 0 && s.max_torque <= 1000, s, "max_torque must be 0..1000 (0.1 %)");
-  check(s.protection_current >= 0 && s.protection_current <= 511, s, "protection_current must be 0..511");
-  check(s.overload_threshold >= 0 && s.overload_threshold <= 100, s, "overload_threshold must be 0..100 %");
-  check(std::isfinite(s.inertia) && s.inertia >= 1e-3, s, "inertia must be at least 0.001 kg m^2");
-  check(std::isfinite(s.damping) && s.damping >= 0, s, "damping must not be negative");
-  check(std::isfinite(s.friction) && s.friction >= 0, s, "friction must not be negative");
-  check(std::isfinite(s.gravity) && std::isfinite(s.pitch), s, "gravity and pitch must be finite");
-  check(s.pitch_sign >= -1 && s.pitch_sign <= 1, s, "pitch_sign must be -1, 0 or 1");
+  check(s.p_gain >= 0 && s.p_gain <= 254, "p_gain must be 0..254");
+  check(s.max_torque >= 0 && s.max_torque <= 1000, "max_torque must be 0..1000 (0.1 %)");
+  check(s.protection_current >= 0 && s.protection_current <= 511, "protection_current must be 0..511");
+  check(s.overload_threshold >= 0 && s.overload_threshold <= 100, "overload_threshold must be 0..100 %");
 
   live_[0] = 3;
   live_[1] = 10;
-  put_word(reg::kModel, 777);
+  put_word(reg::kModel, s.model ? s.model : 777);
   live_[reg::kId] = static_cast<std::uint8_t>(s.id);
   live_[reg::kResponseLevel] = 1;
   put_word(reg::kMinPosition, s.range_min);
@@ -99,23 +67,16 @@ StsServo::StsServo(const ServoSetup& setup) : setup_(setup) {
   stored_ = live_;
 
   angle_ = (s.position + s.homing_offset) * kRadiansPerTick;
+  center_ = (2048 + s.homing_offset) * kRadiansPerTick;
   stop_min_ = (s.stop_min + s.homing_offset) * kRadiansPerTick;
   stop_max_ = (s.stop_max + s.homing_offset) * kRadiansPerTick;
   power_cycle();
 }
 
-int StsServo::word(int address) const noexcept { return value(address) | value(address + 1) << 8; }
-
 int StsServo::signed_word(int address, int sign_bit) const noexcept {
   const int raw = word(address);
   const int magnitude = raw & ((1 << sign_bit) - 1);
   return raw & (1 << sign_bit) ? -magnitude : magnitude;
-}
-
-void StsServo::put_word(int address, int value) noexcept {
-  const auto at = static_cast<std::size_t>(address);
-  live_[at] = static_cast<std::uint8_t>(value & 0xFF);
-  live_[at + 1] = static_cast<std::uint8_t>(value >> 8 & 0xFF);
 }
 
 void StsServo::put_signed_word(int address, int value, int sign_bit) noexcept {
@@ -135,13 +96,6 @@ int StsServo::present_ticks() const noexcept {
   return static_cast<int>(std::lround(position_ticks())) % kTicksPerTurn;
 }
 
-double StsServo::current() const noexcept { return std::abs(motor_torque_) / kStallTorque * kStallCurrent; }
-
-double StsServo::pitch_change() const noexcept {
-  const double center = (2048 + setup_.homing_offset) * kRadiansPerTick;
-  return setup_.pitch + setup_.pitch_sign * (angle_ - center);
-}
-
 std::uint8_t StsServo::error_bits() const noexcept {
   auto bits = static_cast<std::uint8_t>(faults_.value(FaultKind::drive_error));
   const double volts = supply_ * 10;
@@ -153,7 +107,6 @@ std::uint8_t StsServo::error_bits() const noexcept {
 }
 
 void StsServo::refresh() noexcept {
-  if (faults_.has(FaultKind::freeze)) return;
   const double speed = velocity_ / kRadiansPerTick;
   const int turns = static_cast<int>(faults_.value(FaultKind::encoder_wrap));
   put_signed_word(reg::kPresentPosition, present_ticks() + turns * kTicksPerTurn, 15);
@@ -169,16 +122,6 @@ void StsServo::refresh() noexcept {
   put_signed_word(reg::kTargetPosition, goal_ticks_, 15);
   const int milliamps = static_cast<int>(std::lround(current() / kCurrentUnit));
   put_signed_word(reg::kPresentCurrent, motor_torque_ < 0 ? -milliamps : milliamps, 15);
-}
-
-std::span<const std::uint8_t> StsServo::registers() noexcept {
-  refresh();
-  return live_;
-}
-
-void StsServo::read(int address, std::span<std::uint8_t> out) noexcept {
-  refresh();
-  std::copy_n(live_.begin() + address, out.size(), out.begin());
 }
 
 WriteEffect StsServo::write(int address, std::span<const std::uint8_t> data) noexcept {
@@ -207,18 +150,6 @@ WriteEffect StsServo::write(int address, std::span<const std::uint8_t> data) noe
     take_goal();
   }
   return effect;
-}
-
-void StsServo::prepare_write(int address, std::span<const std::uint8_t> data) noexcept {
-  prepared_address_ = address;
-  prepared_size_ = std::min(data.size(), prepared_.size());
-  std::copy_n(data.begin(), prepared_size_, prepared_.begin());
-}
-
-WriteEffect StsServo::commit_write() noexcept {
-  const std::size_t size = prepared_size_;
-  prepared_size_ = 0;
-  return size ? write(prepared_address_, {prepared_.data(), size}) : WriteEffect{};
 }
 
 void StsServo::take_goal() noexcept {
@@ -346,64 +277,14 @@ void StsServo::protect(double dt) noexcept {
   if (temperature_ < allowed_temperature - kReleaseMargin) is_too_hot_ = false;
 }
 
-void StsServo::step(double dt, double load_torque, double supply) noexcept {
-  supply_ = faults_.has(FaultKind::supply) && supply > 0 ? faults_.value(FaultKind::supply) : supply;
-  load_torque += hand_torque(dt);
-  const bool is_driven = torque() == kTorqueOn;
-  if (is_driven) {
-    follow_goal(dt);
-    effort_ = drive(dt);
-  } else {
+bool StsServo::control(double dt) noexcept {
+  if (torque() != kTorqueOn) {
     effort_ = 0;
+    return torque() == kTorqueDamping;
   }
-  const double braking = is_driven || torque() == kTorqueDamping ? kBackEmf : 0;
-  const double push = kStallTorque * supply_ / kNominalSupply * effort_;
-
-  // implicit in the damping, so that no gain setting can make the step itself unstable
-  const double mobility = dt / setup_.inertia;
-  double velocity =
-      (velocity_ + mobility * (push + load_torque)) / (1 + mobility * (setup_.damping + braking));
-  const double stopped_by_friction = mobility * setup_.friction;
-  velocity -= std::clamp(velocity, -stopped_by_friction, stopped_by_friction);
-  velocity_ = faults_.has(FaultKind::block) ? 0 : velocity;
-  angle_ += velocity_ * dt;
-  if (angle_ <= stop_min_ || angle_ >= stop_max_) {
-    angle_ = std::clamp(angle_, stop_min_, stop_max_);
-    const bool is_outward = angle_ == stop_min_ ? velocity_ < 0 : velocity_ > 0;
-    if (is_outward) velocity_ = 0;
-  }
-  motor_torque_ = push - braking * velocity_;
-  const double share = motor_torque_ / kStallTorque;
-  temperature_ += dt / kThermalTime * (kAmbient + kStallHeating * share * share - temperature_);
-  if (faults_.has(FaultKind::overheat)) temperature_ = faults_.value(FaultKind::overheat);
-  protect(dt);
-}
-
-void StsServo::set_hand(double share) noexcept {
-  if (std::isnan(hand_)) hand_angle_ = angle_;  // it takes hold where the joint is
-  hand_ = share;
-}
-
-double StsServo::hand_torque(double dt) noexcept {
-  if (std::isnan(hand_)) return 0;
-  const double target = stop_min_ + hand_ * (stop_max_ - stop_min_);
-  const double way = target - hand_angle_;
-  hand_angle_ += std::clamp(way, -kHandSpeed * dt, kHandSpeed * dt);
-  const double push = kHandStiffness * (hand_angle_ - angle_) - kHandDamping * velocity_;
-  return std::clamp(push, -kHandTorque, kHandTorque);
-}
-
-void StsServo::set_fault(FaultKind kind, double value) noexcept {
-  if (kind == FaultKind::freeze) refresh();  // what it repeats is what it saw last
-  if (!fault_row(kind).is_moment) faults_.set(kind, value);
-  if (kind == FaultKind::wrong_mode) live_[reg::kMode] = static_cast<std::uint8_t>(value);
-  if (kind == FaultKind::torque_lost) set_torque(kTorqueOff);
-  if (kind == FaultKind::reboot || kind == FaultKind::brown_out) power_cycle();
-}
-
-void StsServo::clear_fault(FaultKind kind) noexcept {
-  if (kind == FaultKind::wrong_mode && faults_.has(kind)) live_[reg::kMode] = stored_[reg::kMode];
-  faults_.clear(kind);
+  follow_goal(dt);
+  effort_ = drive(dt);
+  return true;
 }
 
 }  // namespace wallx::emulator

@@ -26,16 +26,20 @@ class ServoSetup:
 
     name: str
     id: int
-    homing_offset: int  # register 31 [ticks, -2047..2047]
-    range_min: int  # registers 9-10 [ticks]
-    range_max: int  # registers 11-12 [ticks]
+    model: int  # as it reports itself; 0: the family's most common
+    firmware: int  # as it reports itself; 0: a recent one
+    drive_mode: int  # Dynamixel register 10
+    operating_mode: int  # Dynamixel register 11; -1: extended position
+    homing_offset: int  # Feetech register 31 [ticks, -2047..2047], Dynamixel 20 [ticks]
+    range_min: int  # Feetech registers 9-10, Dynamixel 52 [ticks]
+    range_max: int  # Feetech registers 11-12, Dynamixel 48 [ticks]
     position: int  # where the joint stands at power-up [ticks]
     stop_min: int  # mechanical end stops [ticks]
     stop_max: int
-    p_gain: int  # register 21
-    max_torque: int  # registers 16-17 [0.1 %]
-    protection_current: int  # registers 28-29 [6.5 mA]
-    overload_threshold: int  # register 36 [%]
+    p_gain: int  # Feetech register 21
+    max_torque: int  # Feetech registers 16-17 [0.1 %]
+    protection_current: int  # Feetech registers 28-29 [6.5 mA]
+    overload_threshold: int  # Feetech register 36 [%]
     inertia: float  # [kg m^2]
     damping: float  # [N m s/rad]
     friction: float  # [N m]
@@ -45,7 +49,7 @@ class ServoSetup:
     def __init__(self, **fields: Any) -> None: ...
 
 class ArmEmulator:
-    """Emulated STS3215 servos on one line, stepped by the caller or running behind a pseudo-terminal.
+    """Emulated servos of one family on one line, stepped by the caller or running behind a pseudo-terminal.
 
     Stepped, it is deterministic: two runs of one seed, fed alike, are bit-equal; times are nanoseconds since
     the arm's start. After ``start`` the servos begin anew in real time (CLOCK_MONOTONIC) on threads of their
@@ -53,8 +57,15 @@ class ArmEmulator:
     after, and waits for at most one wake-up of the bus.
     """
 
-    def __init__(self, servos: Sequence[ServoSetup], *, seed: int = 0, baud_rate: int = 1_000_000) -> None:
-        """Raises ConfigError: no servo, an id twice, a value out of its range."""
+    def __init__(
+        self,
+        servos: Sequence[ServoSetup],
+        *,
+        seed: int = 0,
+        baud_rate: int = 1_000_000,
+        family: str = "feetech_sts",
+    ) -> None:
+        """Raises ConfigError: unknown family, no servo, an id twice, a value out of its range."""
 
     def start(self, *, link: str = "", log: str = "") -> None:
         """Runs on a pseudo-terminal. ``link``: symbolic link to make; ``log``: file of JSON lines.
@@ -99,7 +110,7 @@ class ArmEmulator:
     def hand(self, id: int, share: float | None = None) -> None:
         """A hand drags a joint to a share of its travel between the end stops [0..1]; None lets go.
 
-        It moves at up to 1.5 rad/s and pushes with up to 2 N m: a limp joint follows. Raises ConfigError.
+        It moves at up to 3 rad/s and pushes with up to 2 N m: a limp joint follows. Raises ConfigError.
         """
 
     @property
@@ -112,10 +123,10 @@ class ArmEmulator:
 
     @property
     def torques(self) -> dict[int, int]:
-        """Register 40 by id: 0 off, 1 on, 2 damping."""
+        """Torque by id: 0 off, 1 on; Feetech: 2 damping."""
 
     def registers(self, id: int) -> bytes:
-        """All 128 registers, feedback refreshed. Raises ConfigError: no such id."""
+        """All registers, feedback refreshed. Raises ConfigError: no such id."""
 
     @property
     def counters(self) -> dict[str, int]:

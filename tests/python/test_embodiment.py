@@ -124,7 +124,7 @@ def test_a_drop_must_be_accepted_or_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'lift' let go .* accept_drop = true"):
         with_drops(door, None)
     with pytest.raises(ConfigError, match="'lift' let go"):
-        _core.make_robot(door, [], "/dev/null")
+        _core.make_robot(door, [], _core.BusConfig(port="/dev/null"))
 
     armed, falling = with_drops(door, True)
     assert falling == ["lift"]

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/errors.hpp"
-#include "emulator/sts_bus.hpp"
+#include "emulator/serial_line.hpp"
 #include "hardware/bus.hpp"
 
 namespace wallx::test {

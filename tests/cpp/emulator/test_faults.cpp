@@ -20,7 +20,7 @@ void set(Line& line, FaultKind kind, int id, double value = 0) {
 
 void enable(Line& line, int goal) {
   line.exchange("FF FF 01 04 03 28 01 CE");
-  StsServo& servo = *line.bus.find(1);
+  Servo& servo = *line.bus.find(1);
   const std::uint8_t bytes[2]{static_cast<std::uint8_t>(goal), static_cast<std::uint8_t>(goal >> 8)};
   servo.write(reg::kGoalPosition, bytes);
 }
@@ -159,7 +159,7 @@ TEST(another_mode_is_told_and_follows_no_position) {
 
 TEST(torque_lost_keeps_the_registers_and_a_reboot_does_not) {
   Line line(plain_servos(1));
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   for (const FaultKind kind : {FaultKind::torque_lost, FaultKind::reboot}) {
     enable(line, 2100);
     const std::uint8_t acceleration[1]{20};
@@ -217,7 +217,7 @@ TEST(a_hand_moves_a_limp_joint_and_not_a_stiff_one) {
   ServoSetup setup = plain_servo(1);
   setup.stop_min = 1000, setup.stop_max = 3000;
   Line line({setup});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   servo.set_hand(1.0);
   line.wait(2);
   CHECK_NEAR(servo.present_ticks(), 3000, 4);

@@ -64,7 +64,7 @@ std::vector<std::string> lines_of(const std::string& path) {
 }  // namespace
 
 TEST(host_answers_through_the_terminal_and_survives_a_reopen) {
-  PtyHost host(plain_servos(2), {}, {});
+  PtyHost host("feetech_sts", plain_servos(2), {}, {});
   for (int round = 0; round < 3; ++round) {
     Port port(host.port());
     CHECK_EQ(port.exchange("FF FF 01 02 01 FB", 6), "FF FF 01 02 00 FC");
@@ -79,27 +79,27 @@ TEST(host_makes_and_removes_its_link) {
   Folder folder;
   const std::string link = folder.path + "/port";
   {
-    PtyHost host(plain_servos(1), {}, {link, ""});
+    PtyHost host("feetech_sts", plain_servos(1), {}, {link, ""});
     Port port(link);
     CHECK_EQ(port.exchange("FF FF 01 02 01 FB", 6), "FF FF 01 02 00 FC");
   }
   struct stat status;
   CHECK(::lstat(link.c_str(), &status) != 0);
   std::ofstream(link) << "someone's file";
-  CHECK_THROWS(PtyHost(plain_servos(1), {}, {link, ""}), DeviceError, "not a link");
+  CHECK_THROWS(PtyHost("feetech_sts", plain_servos(1), {}, {link, ""}), DeviceError, "not a link");
   CHECK_EQ(lines_of(link).size(), 1u);
-  CHECK_THROWS(PtyHost(plain_servos(1), {}, {"", folder.path + "/absent/log"}), DeviceError, "absent/log");
+  CHECK_THROWS(PtyHost("feetech_sts", plain_servos(1), {}, {"", folder.path + "/absent/log"}), DeviceError, "absent/log");
 }
 
 TEST(host_writes_what_it_received_and_did) {
   Folder folder;
   const std::string log = folder.path + "/log.jsonl";
   {
-    PtyHost host(plain_servos(2), {}, {"", log});
+    PtyHost host("feetech_sts", plain_servos(2), {}, {"", log});
     Port port(host.port());
     port.exchange("FF FF FE 0A 83 2A 02 01 00 08 02 00 04 39", 0);
     port.exchange("FF FF 01 04 03 28 01 CE", 6);
-    host.with_bus([](StsBus& bus) { bus.set_fault(FaultKind::drop, 2, 1); });
+    host.with_bus([](SerialLine& bus) { bus.set_fault(FaultKind::drop, 2, 1); });
     port.exchange("FF FF FE 06 82 38 02 01 02 3C", 8);
   }
   const std::vector<std::string> lines = lines_of(log);
@@ -128,7 +128,7 @@ TEST(host_writes_what_it_received_and_did) {
 TEST(quotes_json_text) { CHECK_EQ(quote_json("a\"b\\c\n"), "\"a\\\"b\\\\c\\u000a\""); }
 
 TEST(host_counts_answers_that_nobody_reads) {
-  PtyHost host(plain_servos(1), {}, {});
+  PtyHost host("feetech_sts", plain_servos(1), {}, {});
   Port port(host.port());
   // 92 answers of 134 bytes are three times what a terminal holds
   for (int i = 0; i < 92; ++i) {
@@ -137,7 +137,7 @@ TEST(host_counts_answers_that_nobody_reads) {
   }
   std::uint64_t sent = 0;
   while (sent < 92 * 134) {
-    host.with_bus([&](StsBus& bus) { sent = bus.counters().bytes_sent; });
+    host.with_bus([&](SerialLine& bus) { sent = bus.counters().bytes_sent; });
     ::sched_yield();
   }
   CHECK(host.counters().output_lost > 0);
