@@ -4,6 +4,7 @@
 
 #include "base/errors.hpp"
 #include "drivers/buses/registry.hpp"
+#include "drivers/motors/dynamixel/dynamixel_robot.hpp"
 #include "drivers/motors/feetech/feetech_robot.hpp"
 
 namespace wallx {
@@ -13,8 +14,10 @@ std::shared_ptr<Robot> make_robot(const Embodiment& embodiment,
   check_drops(embodiment);
   if (embodiment.motor_family == "feetech_sts")
     return std::make_shared<FeetechRobot>(embodiment, calibration, make_bus(bus));
+  if (embodiment.motor_family == "dynamixel_x")
+    return std::make_shared<DynamixelRobot>(embodiment, calibration, make_bus(bus));
   throw ConfigError("embodiment '" + embodiment.name + "': motor_family is '" + embodiment.motor_family +
-                    "', known is feetech_sts; correct embodiment.toml");
+                    "', known are feetech_sts, dynamixel_x; correct embodiment.toml");
 }
 
 }  // namespace wallx
