@@ -5,6 +5,7 @@
 #include "base/errors.hpp"
 #include "drivers/buses/registry.hpp"
 #include "drivers/motors/damiao/damiao_robot.hpp"
+#include "drivers/motors/dynamixel/dynamixel_robot.hpp"
 #include "drivers/motors/feetech/feetech_registers.hpp"
 #include "drivers/motors/feetech/feetech_robot.hpp"
 
@@ -15,10 +16,12 @@ std::shared_ptr<Robot> make_robot(const Embodiment& embodiment,
   check_drops(embodiment);
   if (embodiment.motor_family == "feetech_sts")
     return std::make_shared<FeetechRobot>(embodiment, calibration, make_bus(bus));
+  if (embodiment.motor_family == "dynamixel_x")
+    return std::make_shared<DynamixelRobot>(embodiment, calibration, make_bus(bus));
   if (embodiment.motor_family == "damiao")
     return std::make_shared<DamiaoRobot>(embodiment, calibration, make_can_bus(bus));
   throw ConfigError("embodiment '" + embodiment.name + "': motor_family is '" + embodiment.motor_family +
-                    "', known are feetech_sts and damiao; correct embodiment.toml");
+                    "', known are feetech_sts, dynamixel_x, damiao; correct embodiment.toml");
 }
 
 std::unique_ptr<MotorRegisters> make_motor_registers(const std::string& motor_family, const BusConfig& bus) {
