@@ -5,6 +5,7 @@
 #include "base/errors.hpp"
 #include "drivers/buses/registry.hpp"
 #include "drivers/motors/dynamixel/dynamixel_robot.hpp"
+#include "drivers/motors/feetech/feetech_registers.hpp"
 #include "drivers/motors/feetech/feetech_robot.hpp"
 
 namespace wallx {
@@ -18,6 +19,12 @@ std::shared_ptr<Robot> make_robot(const Embodiment& embodiment,
     return std::make_shared<DynamixelRobot>(embodiment, calibration, make_bus(bus));
   throw ConfigError("embodiment '" + embodiment.name + "': motor_family is '" + embodiment.motor_family +
                     "', known are feetech_sts, dynamixel_x; correct embodiment.toml");
+}
+
+std::unique_ptr<MotorRegisters> make_motor_registers(const std::string& motor_family, const BusConfig& bus) {
+  if (motor_family == "feetech_sts") return std::make_unique<FeetechRegisters>(make_bus(bus));
+  throw ConfigError("the registers of motor family '" + motor_family +
+                    "' cannot be set up here, only those of feetech_sts");
 }
 
 }  // namespace wallx

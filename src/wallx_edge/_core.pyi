@@ -169,6 +169,38 @@ class BusConfig:
     @property
     def interface(self) -> str: ...  # udp_multicast: local address to use
 
+# motor registers: register_motor_registers.cpp
+
+class MotorRegisters:
+    """Named registers of the motors on one line, for setting up and calibrating; moves nothing.
+
+    Names are those of ``drivers/motors/<family>/register_table.hpp``. Every call blocks, up to 150 ms for a motor that
+    is silent, without the GIL.
+    """
+
+    def open(self) -> None:
+        """Takes the port exclusively. Raises BusError, ConfigError."""
+    def close(self) -> None:
+        """Gives the port back. Idempotent."""
+    def ping(self, id: int) -> bool:
+        """Whether the motor answers. Raises BusError."""
+    def read(self, id: int, name: str) -> int:
+        """The register's own number, without its scale.
+
+        Raises:
+            BusTimeout: no answer; BusError: the port went away; ConfigError: no such register.
+        """
+    def write(self, id: int, name: str, value: int) -> None:
+        """Writes and reads back; what survives a power cycle is unlocked for it and locked again.
+
+        Raises:
+            DeviceError: the motor has torque (only torque_enable = 0 is written then), or reads back another value.
+            BusTimeout, BusError, ConfigError: as :meth:`read`; or a value the register cannot hold.
+        """
+
+def make_motor_registers(motor_family: str, bus: BusConfig) -> MotorRegisters:
+    """The registers of one line's motors, not yet open. Raises ConfigError: unknown family or bus."""
+
 # robot: register_robot.cpp
 
 class JointLimits:

@@ -110,7 +110,7 @@ class ArmEmulator:
     def hand(self, id: int, share: float | None = None) -> None:
         """A hand drags a joint to a share of its travel between the end stops [0..1]; None lets go.
 
-        It moves at up to 1.5 rad/s and pushes with up to 2 N m: a limp joint follows. Raises ConfigError.
+        It moves at up to 3 rad/s and pushes with up to 2 N m: a limp joint follows. Raises ConfigError.
         """
 
     @property

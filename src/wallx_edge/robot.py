@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge import _core
+from wallx_edge.calibrate import check_signature
 from wallx_edge.embodiment import load_calibration, load_embodiment, with_drops
 from wallx_edge.errors import BusTimeout, SafetyStop
 from wallx_edge.robot_config import RobotConfig
@@ -67,6 +68,8 @@ class Robot:
                 "accept_drop: %s will fall when this computer falls silent: their drives let go", ", ".join(falling)
             )
         calibration = load_calibration(config.calibration, embodiment)
+        by_joint = dict(zip((joint.name for joint in embodiment.joints), calibration, strict=True))
+        check_signature(config.calibration, embodiment, by_joint, config.bus)
         core = _core.make_robot(embodiment, calibration, config.bus.core())
         loop = _core.ControlLoop(core, rate_hz=config.rate_hz)
         robot = cls(core, loop)
