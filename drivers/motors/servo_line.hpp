@@ -14,15 +14,57 @@
 
 namespace wallx {
 
-// Protocol: Frame with bytes(); Parser with reset(max_parameters), push, next(Reply), num_skipped, kMaxPush;
-// Reply with id, error, parameters; kMaxServos, kMaxAnswer [bytes]; num_parameters(n, servos): of the longest
-// frame that answers a request for n bytes; for_each_part(reply, n, servos, visit): the answers of single
-// servos in one frame.
+// Asks one servo once; its answer must have as many bytes as `parameters`. Result: timeout: it did not come;
+// bus_closed. No throw, no allocation.
+template <class Parser, class Frame>
+Result ask_servo(Bus& bus, Parser& parser, std::uint8_t id, const Frame& request,
+                 std::span<std::uint8_t> parameters, TimePoint deadline) noexcept {
+  if (const Result result = bus.discard_input(); !result.ok()) return result;
+  if (const Result result = bus.transmit(request.bytes(), deadline); !result.ok()) return result;
+  parser.reset(parameters.size());
+  std::array<std::uint8_t, Parser::kMaxPush> input;
+  while (true) {
+    std::size_t received = 0;
+    if (const Result result = bus.receive(input, deadline, received); !result.ok()) return result;
+    parser.push({input.data(), received});
+    typename Parser::Reply reply;
+    while (parser.next(reply)) {
+      if (reply.id != id || reply.parameters.size() != parameters.size()) continue;
+      std::copy(reply.parameters.begin(), reply.parameters.end(), parameters.begin());
+      return {};
+    }
+    if (Clock::now() >= deadline) return {.code = ErrorCode::timeout};
+  }
+}
+
+inline constexpr int kNumAsks = 3;
+inline constexpr Duration kAnswerTime =
+    std::chrono::milliseconds(50);  // an adapter may keep an answer for 16 ms
+
+// Not for the loop: up to kNumAsks times kAnswerTime. False: no answer. Throws BusError when the bus goes
+// away.
+template <class Parser, class Frame>
+bool ask_patiently(Bus& bus, Parser& parser, std::uint8_t id, const Frame& request,
+                   std::span<std::uint8_t> parameters) {
+  for (int attempt = 0; attempt < kNumAsks; ++attempt) {
+    const Result result = ask_servo(bus, parser, id, request, parameters, Clock::now() + kAnswerTime);
+    if (result.ok()) return true;
+    if (result.code == ErrorCode::bus_closed)
+      throw BusError(bus.name() + " went away while servo " + std::to_string(id) +
+                     " was asked; is the adapter still plugged in?");
+  }
+  return false;
+}
+
+// Protocol: Frame with bytes(); Parser with Reply (id, error, parameters), reset(max_parameters), push,
+// next(Reply), num_skipped, kMaxPush; kMaxServos, kMaxAnswer [bytes]; num_parameters(n, servos): of the
+// longest frame that answers a request for n bytes; for_each_part(reply, n, servos, visit): the answers of
+// single servos in one frame.
 template <class Protocol>
 class ServoLine {
  public:
   using Frame = typename Protocol::Frame;
-  using Reply = typename Protocol::Reply;
+  using Reply = typename Protocol::Parser::Reply;
 
   struct Answer {
     bool is_fresh = false;  // belongs to the present request
@@ -44,17 +86,9 @@ class ServoLine {
   std::span<const std::uint8_t> ids() const noexcept { return {ids_.data(), size_}; }
   const Answer& operator[](std::size_t joint) const noexcept { return answers_[joint]; }
 
-  // Not for the loop: one servo, a few tries, up to 150 ms. False: no answer of that length. Throws BusError
-  // when the bus goes away.
+  // Not for the loop: as ask_patiently().
   bool ask_one(std::size_t joint, const Frame& request, std::span<std::uint8_t> parameters) {
-    for (int attempt = 0; attempt < kNumTries; ++attempt) {
-      const Result result = ask(joint, request, parameters, Clock::now() + kAnswerTime);
-      if (result.ok()) return true;
-      if (result.code == ErrorCode::bus_closed)
-        throw BusError(bus_->name() + " went away while id " + std::to_string(ids_[joint]) +
-                       " was asked; is the adapter still plugged in?");
-    }
-    return false;
+    return ask_patiently(*bus_, parser_, ids_[joint], request, parameters);
   }
 
   // Loop calls.
@@ -110,30 +144,16 @@ class ServoLine {
     return {};
   }
 
-  // One servo, one try; the other answers stay as they are. Result: timeout: no answer of that length.
+  // One servo, one try; what ask_all() found stays as it is.
   Result ask(std::size_t joint, const Frame& request, std::span<std::uint8_t> parameters,
              TimePoint deadline) noexcept {
-    if (const Result result = bus_->discard_input(); !result.ok()) return result;
-    if (const Result result = bus_->transmit(request.bytes(), deadline); !result.ok()) return result;
-    parser_.reset(parameters.size());
-    while (true) {
-      std::size_t received = 0;
-      if (const Result result = bus_->receive(input_, deadline, received); !result.ok()) return result;
-      parser_.push({input_.data(), received});
-      Reply reply;
-      while (parser_.next(reply)) {
-        if (reply.id != ids_[joint] || reply.parameters.size() != parameters.size()) continue;
-        std::copy(reply.parameters.begin(), reply.parameters.end(), parameters.begin());
-        return {};
-      }
-      if (Clock::now() >= deadline) return {.code = ErrorCode::timeout};
-    }
+    return ask_servo(*bus_, parser_, ids_[joint], request, parameters, deadline);
   }
 
   // Like ask_all(), a few tries of 10 ms each: for what must be known before anything moves.
   Result ask_all_surely(const Frame& request, std::size_t num_bytes, TimePoint deadline) noexcept {
     Result result;
-    for (int i = 0; i < kNumTries; ++i) {
+    for (int i = 0; i < kNumAsks; ++i) {
       result = ask_all(request, num_bytes, std::min(deadline, Clock::now() + kReadBackTime));
       if (result.ok() || result.code == ErrorCode::bus_closed) break;
     }
@@ -145,11 +165,7 @@ class ServoLine {
     return bus_->transmit(request.bytes(), deadline);
   }
 
-  static constexpr int kNumTries = 3;
-
  private:
-  static constexpr Duration kAnswerTime =
-      std::chrono::milliseconds(50);  // an adapter may keep an answer for 16 ms
   static constexpr Duration kReadBackTime = std::chrono::milliseconds(10);
 
   const std::unique_ptr<Bus> bus_;

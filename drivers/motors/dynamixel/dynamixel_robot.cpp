@@ -130,7 +130,7 @@ void DynamixelRobot::connect() {
     }
     if (num_silent > 0)
       throw BusTimeout("no answer on " + bus.name() + " from " + silent + " after " +
-                       std::to_string(Line::kNumTries) + " tries; check " +
+                       std::to_string(kNumAsks) + " tries; check " +
                        (num_silent == line_.size() ? "the power supply, the port and the baud rate"
                                                    : "that servo's cable, id and baud rate"));
     for (std::size_t i = 0; i < line_.size(); ++i) {

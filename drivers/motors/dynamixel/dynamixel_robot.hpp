@@ -21,7 +21,6 @@ namespace dynamixel {
 struct Protocol {
   using Frame = dynamixel::Frame;
   using Parser = StatusParser;
-  using Reply = Status;
   static constexpr std::size_t kMaxServos = 31;
   static constexpr std::size_t kMaxAnswer = 16;  // [bytes]
 
@@ -29,7 +28,7 @@ struct Protocol {
     return fast_parameters(num_bytes, num_servos);
   }
   template <class Visit>
-  static void for_each_part(const Reply& frame, std::size_t num_bytes, std::size_t num_servos,
+  static void for_each_part(const Status& frame, std::size_t num_bytes, std::size_t num_servos,
                             Visit&& visit) noexcept {
     if (frame.id != kBroadcastId || frame.parameters.size() != fast_parameters(num_bytes, num_servos)) {
       visit(frame);
@@ -128,7 +127,7 @@ class DynamixelRobot final : public Robot {
   bool is_torque_doubtful_ = false;  // a servo was silent long enough to have restarted
   bool can_read_fast_ = false;       // every servo's firmware knows the fast sync read
   int num_plain_ = 0;                // reads to go before the fast one is tried again
-  std::size_t aside_ = 0;                              // whose turn it is to be asked for more
+  std::size_t aside_ = 0;            // whose turn it is to be asked for more
   std::atomic<std::uint64_t> num_clamped_{0};
 
   std::array<Servo, kMaxServos> servos_{};
