@@ -31,6 +31,8 @@ class Bus {
   // Waits for at least one byte, then takes what is there; `received` says how many.
   virtual Result receive(std::span<std::uint8_t> buffer, TimePoint deadline,
                          std::size_t& received) noexcept = 0;
+  // The time of this line, which deadlines are of: the clock's, or that of a simulation.
+  virtual TimePoint now() const noexcept { return Clock::now(); }
   // Drops whatever has arrived and was not read: a late answer must not be taken for the next one.
   virtual Result discard_input() noexcept = 0;
 };

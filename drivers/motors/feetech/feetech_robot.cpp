@@ -182,7 +182,7 @@ bool FeetechRobot::ask_one(std::size_t joint, const Frame& request, std::span<st
     return result.ok();
   };
   for (int attempt = 0; attempt < kNumTries; ++attempt) {
-    const TimePoint deadline = Clock::now() + kAnswerTime;
+    const TimePoint deadline = bus_->now() + kAnswerTime;
     if (!require(bus_->discard_input()) || !require(bus_->transmit(request.bytes(), deadline))) continue;
     parser_.reset(parameters.size());
     std::size_t received = 0;
@@ -195,7 +195,7 @@ bool FeetechRobot::ask_one(std::size_t joint, const Frame& request, std::span<st
         std::copy(reply.parameters.begin(), reply.parameters.end(), parameters.begin());
         return true;
       }
-    } while (Clock::now() < deadline);
+    } while (bus_->now() < deadline);
   }
   return false;
 }
@@ -261,7 +261,7 @@ Result FeetechRobot::ask_all(const Frame& request, std::size_t num_parameters, T
     const Result result = bus_->receive(input_, deadline, received);
     if (result.code == ErrorCode::timeout) break;
     if (!result.ok()) return result;
-    now = Clock::now();
+    now = bus_->now();
     parser_.push({input_.data(), received});
     feetech::Reply reply;
     while (parser_.next(reply)) {
@@ -459,7 +459,7 @@ Result FeetechRobot::write_torque_limits(std::span<const double> shares, TimePoi
 Result FeetechRobot::read_back(const Frame& request, std::size_t num_bytes, TimePoint deadline) noexcept {
   Result answered;
   for (int i = 0; i < kReadBackTries; ++i) {
-    answered = ask_all(request, num_bytes, std::min(deadline, Clock::now() + kReadBackTime));
+    answered = ask_all(request, num_bytes, std::min(deadline, bus_->now() + kReadBackTime));
     if (answered.ok() || answered.code == ErrorCode::bus_closed) break;
   }
   return answered;
