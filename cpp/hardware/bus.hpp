@@ -24,6 +24,9 @@ class Bus {
   virtual bool is_open() const noexcept = 0;
   virtual const std::string& name() const noexcept = 0;  // as the user wrote it, for messages
 
+  // The clock that deadlines and arrival times are on: the real one, but for an emulated line in lock-step.
+  virtual TimePoint now() const noexcept { return Clock::now(); }
+
   // Loop calls: no throw, no allocation, bounded by `deadline`.
 
   // Hands all bytes to the device, or fails (timeout: the device's queue stayed full until the deadline).
@@ -31,8 +34,6 @@ class Bus {
   // Waits for at least one byte, then takes what is there; `received` says how many.
   virtual Result receive(std::span<std::uint8_t> buffer, TimePoint deadline,
                          std::size_t& received) noexcept = 0;
-  // The time of this line, which deadlines are of: the clock's, or that of a simulation.
-  virtual TimePoint now() const noexcept { return Clock::now(); }
   // Drops whatever has arrived and was not read: a late answer must not be taken for the next one.
   virtual Result discard_input() noexcept = 0;
 };

@@ -348,7 +348,7 @@ def make_robot(embodiment: Embodiment, calibration: list[JointCalibration], bus:
 
 # -- control: the loop ---------------------------------------------------------------------------------------
 
-LoopStateName = Literal["idle", "ramp", "run", "hold", "estop", "fault"]
+LoopStateName = Literal["boot", "identify", "calibrated", "armed", "ramp", "run", "hold", "off", "fault"]
 LOOP_STATES: tuple[str, ...]  # names of LoopColumns["state"]
 LOOP_REASONS: tuple[str, ...]  # names of LoopColumns["reason"]
 MAX_ROWS: int  # of one plan
@@ -373,8 +373,10 @@ class LoopRecord(TypedDict):
     lateness_us: float
     read_us: float
     state: LoopStateName
+    requests: int  # taken up by this tick: 1 enable, 2 hold, 4 resume, 8 reset, 16 e-stop, 32 release
+    is_enabled: bool  # torque is on, commands are sent
     finding: LoopFinding  # the watchdog's, this tick
-    cause: LoopFinding  # why the loop is in hold, estop or fault
+    cause: LoopFinding  # why the loop is in hold or fault
     plan_sequence: int  # 0: no plan in force
     generation: int
     row: int  # last row that was due, -1: no plan in force
@@ -387,7 +389,8 @@ class LoopRecord(TypedDict):
     target: NDArray[np.float64]  # (num_joints) [rad]
     measured: NDArray[np.float64]  # (num_joints) [rad]
     sample_age: NDArray[np.float32]  # (num_joints) [s]
-    reasons: NDArray[np.uint8]  # LimitReason bits (num_joints)
+    torque_share: NDArray[np.float32]  # torque limit in force (num_joints) [0..1]
+    reasons: NDArray[np.uint16]  # LimitReason bits (num_joints)
     drive_error: NDArray[np.uint8]  # (num_joints)
 
 class LoopColumns(TypedDict):
@@ -398,6 +401,8 @@ class LoopColumns(TypedDict):
     lateness_us: NDArray[np.float32]
     read_us: NDArray[np.float32]
     state: NDArray[np.uint8]  # index into LOOP_STATES
+    requests: NDArray[np.uint8]
+    is_enabled: NDArray[np.bool_]
     verdict: NDArray[np.uint8]  # 0 ok, 1 hold, 2 fault
     reason: NDArray[np.uint8]  # index into LOOP_REASONS
     plan_sequence: NDArray[np.uint64]
@@ -413,7 +418,8 @@ class LoopColumns(TypedDict):
     target: NDArray[np.float64]  # (num_records, num_joints) [rad]
     measured: NDArray[np.float64]  # (num_records, num_joints) [rad]
     sample_age: NDArray[np.float32]  # (num_records, num_joints) [s]
-    reasons: NDArray[np.uint8]  # (num_records, num_joints)
+    torque_share: NDArray[np.float32]  # (num_records, num_joints) [0..1]
+    reasons: NDArray[np.uint16]  # (num_records, num_joints)
     drive_error: NDArray[np.uint8]  # (num_records, num_joints)
 
 class LoopCounters(TypedDict):
@@ -423,6 +429,7 @@ class LoopCounters(TypedDict):
     stale_ticks: int
     send_failures: int
     holds: int
+    resets: int
     refused_plans: int
     dropped_records: int
     limited_ticks: dict[str, int]  # per reason: position, velocity, acceleration, jerk, ...
@@ -452,6 +459,7 @@ class ControlLoop:
         stale_fault_s: float = 0.0,  # 0: 0.1 s, or six periods if that is longer
         ramp_share: float = 0.25,
         estop_torque_share: float = 0.5,
+        max_first_step: float = 1.0,  # from the command to a plan's row that takes over [rad]
         priority: int = 80,  # SCHED_FIFO; 0: do not ask for it
         cpu: int = -1,
         ring_capacity: int = 8192,
@@ -487,6 +495,7 @@ class ControlLoop:
     def resume(self) -> None: ...
     def reset(self) -> None: ...
     def estop(self) -> None: ...
+    def release(self) -> None: ...  # torque off, once at rest; gravity-loaded joints fall
     def on_grid(self, time_s: float) -> float: ...  # first tick time at or after time_s [s]
     def tick(self, now_s: float) -> LoopRecord: ...  # one tick by hand; raises DeviceError while running
     def snapshot(self) -> LoopRecord | None: ...  # newest record; None: no tick yet
