@@ -37,7 +37,7 @@ TEST(a_blocked_arm_pushes_no_harder_and_does_not_leap_when_freed) {
   plant.run_at(1.0);
   plant.go_to(-1.0);
   plant.tick(60);
-  REQUIRE(plant.wire->block(2, true));
+  REQUIRE(plant.wire->set_fault(emulator::FaultKind::block, 2, 0));
   const double stands = plant.angle(Plant::lift);
   CHECK(stands < 0.9 && stands > -0.5);
   const int ticks = plant.tick_until(LoopState::fault, 200);
@@ -55,7 +55,7 @@ TEST(a_blocked_arm_pushes_no_harder_and_does_not_leap_when_freed) {
     most = std::max(most, plant.effort(Plant::lift));
   }
   CHECK(most <= 0.5 + 1e-9);
-  REQUIRE(plant.wire->block(2, false));
+  REQUIRE(plant.wire->clear_fault(emulator::FaultKind::block, 2));
   double lowest = stands, highest = stands;
   for (int i = 0; i < 400; ++i) {
     plant.tick();
@@ -84,13 +84,13 @@ TEST(a_gripper_that_holds_something_is_no_fault_and_lets_it_go_gently) {
   plant.tick(200);
   plant.loop->submit(closed, plant.now, Seconds(60), plant.loop->generation());
   plant.tick(50);
-  REQUIRE(plant.wire->block(3, true));
+  REQUIRE(plant.wire->set_fault(emulator::FaultKind::block, 3, 0));
   const double holds = plant.angle(Plant::grip);
   plant.tick(1000);
   CHECK(plant.loop->state() == LoopState::run || plant.loop->state() == LoopState::ramp);
   CHECK(plant.goal(Plant::grip) >= holds - 0.5 - 0.03);
   CHECK(plant.goal(Plant::grip) <= holds - 0.4);  // it still presses
-  REQUIRE(plant.wire->block(3, false));
+  REQUIRE(plant.wire->clear_fault(emulator::FaultKind::block, 3));
   plant.tick(300);
   CHECK_NEAR(plant.angle(Plant::grip), -1.0, 0.03);
   // along its limits, not at the servo's top speed
@@ -128,7 +128,7 @@ TEST(a_servo_that_restarts_is_torque_lost_and_the_others_hold) {
   Plant plant;
   plant.enable();
   plant.run_at(0.4);
-  REQUIRE(plant.wire->brown_out(1));
+  REQUIRE(plant.wire->set_fault(emulator::FaultKind::brown_out, 1, 0.1));
   REQUIRE(plant.tick_until(LoopState::fault, 100) > 0);
   const Reason reason = plant.records.back().cause.reason;
   CHECK(reason == Reason::torque_lost || reason == Reason::stale_feedback);
