@@ -23,7 +23,8 @@ void register_bus(py::module_& m) {
       .def_readonly("baud_rate", &BusConfig::baud_rate, "Of a serial device [bit/s].")
       .def_readonly("bit_rate", &BusConfig::bit_rate, "Of CAN arbitration [bit/s].")
       .def_readonly("data_bit_rate", &BusConfig::data_bit_rate, "Of CAN FD data; 0: classic CAN [bit/s].")
-      .def_readonly("interface", &BusConfig::interface, "udp_multicast: local address to use.")
+      .def_readonly("interface", &BusConfig::interface,
+                    "udp_multicast: network interface; replay: channel in the log.")
       .def("__repr__", [](const BusConfig& config) {
         return "BusConfig(kind='" + config.kind + "', port='" + config.port + "')";
       });

@@ -140,8 +140,8 @@ void DxlServo::put(int address, int size, int value) noexcept {
 
 double DxlServo::position_ticks() const noexcept {
   const double jump = faults_.value(FaultKind::sensor_jump);
-  const double encoder = (angle_ + jump) / kRadiansPerTick - start_turns_;
-  return direction() * encoder + number(kHomingOffset, 4);
+  const double actual = direction() * (angle_ + jump) / kRadiansPerTick - start_turns_;
+  return actual + number(kHomingOffset, 4);
 }
 
 int DxlServo::present_ticks() const noexcept { return static_cast<int>(std::lround(position_ticks())); }
@@ -291,8 +291,9 @@ void DxlServo::prepare_write(int address, std::span<const std::uint8_t> data) no
 
 bool DxlServo::forget_turns() noexcept {
   if (torque()) return false;
-  const double encoder = angle_ / kRadiansPerTick;
-  start_turns_ = static_cast<int>(std::floor(encoder / kTicksPerTurn)) * kTicksPerTurn;
+  // an absolute encoder of one turn: whatever was before, it starts in 0..4095
+  const double actual = direction() * angle_ / kRadiansPerTick;
+  start_turns_ = static_cast<int>(std::floor(actual / kTicksPerTurn)) * kTicksPerTurn;
   return true;
 }
 

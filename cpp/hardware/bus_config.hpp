@@ -12,7 +12,7 @@ struct BusConfig {
   int baud_rate = 1'000'000;    // of a serial device                           [bit/s]
   int bit_rate = 1'000'000;     // of CAN arbitration                           [bit/s]
   int data_bit_rate = 0;        // of CAN FD data; 0: classic CAN               [bit/s]
-  std::string interface = {};   // udp_multicast: local address to use; empty: as the routes say
+  std::string interface = {};   // udp_multicast: network interface; replay: channel in the log; empty: any
 };
 
 }  // namespace wallx

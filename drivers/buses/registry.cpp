@@ -4,6 +4,7 @@
 
 #include "base/errors.hpp"
 #include "drivers/buses/serial_bus.hpp"
+#include "drivers/buses/slcan_bus.hpp"
 
 namespace wallx {
 namespace {
@@ -21,6 +22,8 @@ constexpr Kind kKinds[] = {
        return std::make_unique<SerialBus>(config.port, config.baud_rate);
      },
      nullptr},
+    {"slcan", nullptr,
+     [](const BusConfig& config) -> std::unique_ptr<CanBus> { return std::make_unique<SlcanBus>(config); }},
 };
 
 // the row of the config's kind, which must have the wanted maker

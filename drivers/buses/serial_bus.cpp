@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <linux/serial.h>
 #include <linux/tty_flags.h>
-#include <poll.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -23,6 +22,7 @@
 #include <cstring>
 
 #include "base/errors.hpp"
+#include "drivers/buses/poll.hpp"
 
 namespace wallx {
 namespace {
@@ -96,23 +96,6 @@ int find_user(const struct stat& device) {
   if (error == EACCES || error == EPERM)
     message += "; add the user to the device's group (`ls -l " + port + "`, often `dialout`)";
   throw BusError(message);
-}
-
-// waits until `events` or the deadline
-ErrorCode wait_for(int fd, short events, TimePoint deadline, int& error) noexcept {
-  while (true) {
-    const auto left = std::max<std::int64_t>(
-        std::chrono::duration_cast<std::chrono::nanoseconds>(deadline - Clock::now()).count(), 0);
-    const timespec timeout{.tv_sec = left / 1'000'000'000, .tv_nsec = left % 1'000'000'000};
-    pollfd poll{.fd = fd, .events = events, .revents = 0};
-    const int ready = ::ppoll(&poll, 1, &timeout, nullptr);
-    if (ready > 0) return ErrorCode::ok;  // an error or a hang-up shows in the read or write that follows
-    if (ready == 0) return ErrorCode::timeout;
-    if (errno != EINTR) {
-      error = errno;
-      return ErrorCode::bus_closed;
-    }
-  }
 }
 
 }  // namespace
@@ -217,9 +200,7 @@ Result SerialBus::transmit(std::span<const std::uint8_t> bytes, TimePoint deadli
     }
     if (count < 0 && errno == EINTR) continue;
     if (count < 0 && errno != EAGAIN) return {.code = ErrorCode::bus_closed, .detail = errno};
-    int error = 0;
-    const ErrorCode waited = wait_for(fd_, POLLOUT, deadline, error);
-    if (waited != ErrorCode::ok) return {.code = waited, .detail = error};
+    if (const Result waited = wait_for(fd_, POLLOUT, deadline); !waited.ok()) return waited;
   }
   return {};
 }
@@ -238,9 +219,7 @@ Result SerialBus::receive(std::span<std::uint8_t> buffer, TimePoint deadline,
     if (count == 0) return {.code = ErrorCode::bus_closed};
     if (errno == EINTR) continue;
     if (errno != EAGAIN) return {.code = ErrorCode::bus_closed, .detail = errno};
-    int error = 0;
-    const ErrorCode waited = wait_for(fd_, POLLIN, deadline, error);
-    if (waited != ErrorCode::ok) return {.code = waited, .detail = error};
+    if (const Result waited = wait_for(fd_, POLLIN, deadline); !waited.ok()) return waited;
   }
 }
 

@@ -167,7 +167,7 @@ class BusConfig:
     @property
     def data_bit_rate(self) -> int: ...  # of CAN FD data; 0: classic CAN [bit/s]
     @property
-    def interface(self) -> str: ...  # udp_multicast: local address to use
+    def interface(self) -> str: ...  # udp_multicast: network interface; replay: channel in the log
 
 # motor registers: register_motor_registers.cpp
 

@@ -228,9 +228,9 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
             BusConfig("slcan", "/dev/ttyACM1", 115200, 500_000, 5_000_000),
         ),
         (
-            'kind = "udp_multicast"\nport = "239.74.163.2"\ninterface = "127.0.0.1"',
+            'kind = "udp_multicast"\nport = "239.74.163.2"\ninterface = "lo"',
             200,
-            BusConfig("udp_multicast", "239.74.163.2", interface="127.0.0.1"),
+            BusConfig("udp_multicast", "239.74.163.2", interface="lo"),
         ),
         ('kind = "pyserial"\nport = "loop://"', 50, BusConfig("mailbox", "loop://", adapter="pyserial")),
         (

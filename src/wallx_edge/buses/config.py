@@ -19,7 +19,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "socketcan": ("data_bit_rate",),
     "slcan": ("baud_rate", "bit_rate", "data_bit_rate"),
     "udp_multicast": ("interface", "data_bit_rate"),
-    "replay": ("data_bit_rate",),
+    "replay": ("interface",),
     "pyserial": ("baud_rate",),
     "python-can": ("interface", "bit_rate", "data_bit_rate"),
     "mailbox": ("adapter", "interface", "baud_rate", "bit_rate", "data_bit_rate"),
@@ -37,7 +37,7 @@ class BusConfig:
         baud_rate: of a serial device [bit/s].
         bit_rate: of CAN arbitration [bit/s].
         data_bit_rate: of CAN FD data; 0: classic CAN [bit/s].
-        interface: udp_multicast: local address to use; an adapter of python-can: its interface's name.
+        interface: udp_multicast: network interface; replay: channel in the log; python-can: its interface's name.
         adapter: mailbox only: pyserial or python-can.
     """
 

@@ -14,7 +14,12 @@ from collections.abc import Iterator
 
 from wallx_edge._emulator import FAULTS, ArmEmulator
 from wallx_edge.errors import ConfigError
-from wallx_edge.sim import so101
+from wallx_edge.sim.arm import EmulatedArm
+from wallx_edge.sim.koch import KOCH
+from wallx_edge.sim.so101 import SO101
+
+# the one table of emulated arms on a serial line
+ROBOTS: dict[str, EmulatedArm] = {arm.name: arm for arm in (SO101, KOCH)}
 
 COMMANDS = """commands, one a line on standard input; each is answered with one line, `ok` or `error: why`:
   fault KIND [ID|all] [VALUE]   make something go wrong    clear KIND [ID|all]   end it
@@ -32,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``run`` to a parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = COMMANDS
-    parser.add_argument("robot", choices=["so101"], help="the robot to emulate")
+    parser.add_argument("robot", choices=list(ROBOTS), help="the robot to emulate")
     parser.add_argument("--link", default="", metavar="PATH", help="make a symbolic link to the port")
     parser.add_argument("--log", default="", metavar="FILE", help="log what is received and done, as JSON lines")
     parser.add_argument("--calibration", metavar="FILE", help="calibration of the emulated unit, LeRobot's JSON")
@@ -57,10 +62,11 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.seed < 0:
         raise ConfigError(f"--seed {args.seed} must not be negative")
-    calibration = so101.read_calibration(args.calibration) if args.calibration else so101.default_calibration()
+    robot = ROBOTS[args.robot]
+    calibration = robot.read_calibration(args.calibration) if args.calibration else robot.default_calibration()
     if args.write_calibration:
-        so101.write_calibration(args.write_calibration, calibration)
-    arm = so101.make_arm(seed=args.seed, calibration=calibration)
+        robot.write_calibration(args.write_calibration, calibration)
+    arm = robot.make_arm(seed=args.seed, calibration=calibration)
     with _stop_signals() as stop_file:
         arm.start(link=args.link, log=args.log)
         try:

@@ -4,58 +4,28 @@
 
 #include <asm/termbits.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 
-#include "contract/bus_contract.hpp"
+#include "drivers/pty.hpp"
 
 namespace wallx::test {
 namespace {
-
-class Pty {
- public:
-  Pty() : master_(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC)) {
-    REQUIRE(master_ >= 0 && ::grantpt(master_) == 0 && ::unlockpt(master_) == 0);
-    slave_ = ::ptsname(master_);
-  }
-  ~Pty() { hang_up(); }
-  Pty(const Pty&) = delete;
-  Pty& operator=(const Pty&) = delete;
-
-  int master() const { return master_; }
-  const std::string& slave() const { return slave_; }
-  void hang_up() {
-    if (master_ >= 0) ::close(master_);
-    master_ = -1;
-  }
-
- private:
-  int master_;
-  std::string slave_;
-};
 
 class PtyLine final : public LineUnderTest {
  public:
   PtyLine() : bus_(pty_.slave(), 1'000'000) {}
   Bus& bus() override { return bus_; }
-  void write_far(const Bytes& bytes) override {
-    CHECK_EQ(::write(pty_.master(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
-  }
+  void write_far(const Bytes& bytes) override { pty_.write(bytes); }
   Bytes read_far(std::size_t count) override {
     Bytes all;
     while (all.size() < count) {
-      pollfd poll{.fd = pty_.master(), .events = POLLIN, .revents = 0};
-      REQUIRE(::poll(&poll, 1, 20'000) == 1);
-      std::uint8_t buffer[512];
-      const ssize_t received = ::read(pty_.master(), buffer, sizeof buffer);
-      REQUIRE(received > 0);
-      all.insert(all.end(), buffer, buffer + received);
+      const Bytes some = pty_.read_some();
+      all.insert(all.end(), some.begin(), some.end());
     }
     return all;
   }

@@ -1,8 +1,9 @@
-// LoopbackBus keeps the bus contract.
+// Both loopbacks keep their contracts.
 // SPDX-License-Identifier: Apache-2.0
 #include "hardware/loopback_bus.hpp"
 
 #include "contract/bus_contract.hpp"
+#include "contract/can_bus_contract.hpp"
 
 namespace wallx::test {
 namespace {
@@ -46,6 +47,34 @@ TEST(loopback_carries_more_than_its_capacity_when_someone_reads) {
   CHECK(receive_exactly(*near, 256) == every_byte());
   writer.join();
 }
+
+class CanLoopbackLine final : public CanLineUnderTest {
+ public:
+  CanLoopbackLine() {
+    std::tie(near_, far_) = make_can_loopback("loop");
+    far_->open();
+  }
+  CanBus& bus() override { return *near_; }
+  std::unique_ptr<CanBus> make_classic() override {
+    far_->close();
+    std::unique_ptr<CanBus> near;
+    std::tie(near, far_) = make_can_loopback("classic", false);
+    far_->open();
+    return near;
+  }
+  void write_far(const Frames& frames) override { CHECK(far_->transmit(frames, can_patient()).ok()); }
+  Frames read_far(std::size_t count) override { return receive_frames(*far_, count); }
+  void hang_up() override { far_->close(); }
+
+ private:
+  std::unique_ptr<CanBus> near_, far_;
+};
+
+std::unique_ptr<CanLineUnderTest> make_can_loopback_line() { return std::make_unique<CanLoopbackLine>(); }
+
+CAN_BUS_CONTRACT(can_loopback, make_can_loopback_line)
+CAN_BUS_HANG_UP_CONTRACT(can_loopback, make_can_loopback_line)
+CAN_BUS_FLOW_CONTRACT(can_loopback, make_can_loopback_line)
 
 }  // namespace
 }  // namespace wallx::test
