@@ -33,7 +33,7 @@ Result ask_servo(Bus& bus, Parser& parser, std::uint8_t id, const Frame& request
       std::copy(reply.parameters.begin(), reply.parameters.end(), parameters.begin());
       return {};
     }
-    if (Clock::now() >= deadline) return {.code = ErrorCode::timeout};
+    if (bus.now() >= deadline) return {.code = ErrorCode::timeout};
   }
 }
 
@@ -47,7 +47,7 @@ template <class Parser, class Frame>
 bool ask_patiently(Bus& bus, Parser& parser, std::uint8_t id, const Frame& request,
                    std::span<std::uint8_t> parameters) {
   for (int attempt = 0; attempt < kNumAsks; ++attempt) {
-    const Result result = ask_servo(bus, parser, id, request, parameters, Clock::now() + kAnswerTime);
+    const Result result = ask_servo(bus, parser, id, request, parameters, bus.now() + kAnswerTime);
     if (result.ok()) return true;
     if (result.code == ErrorCode::bus_closed)
       throw BusError(bus.name() + " went away while servo " + std::to_string(id) +
@@ -109,7 +109,7 @@ class ServoLine {
       const Result result = bus_->receive(input_, deadline, received);
       if (result.code == ErrorCode::timeout) break;
       if (!result.ok()) return result;
-      now = Clock::now();
+      now = bus_->now();
       parser_.push({input_.data(), received});
       Reply frame;
       while (parser_.next(frame)) {
@@ -154,7 +154,7 @@ class ServoLine {
   Result ask_all_surely(const Frame& request, std::size_t num_bytes, TimePoint deadline) noexcept {
     Result result;
     for (int i = 0; i < kNumAsks; ++i) {
-      result = ask_all(request, num_bytes, std::min(deadline, Clock::now() + kReadBackTime));
+      result = ask_all(request, num_bytes, std::min(deadline, bus_->now() + kReadBackTime));
       if (result.ok() || result.code == ErrorCode::bus_closed) break;
     }
     return result;

@@ -33,7 +33,7 @@ ENTRY_POINT_GROUP = "wallx_edge.embodiments"
 MAX_JOINTS = 64  # bound of the control loop's buffers
 MAX_ID = 253  # 254 is the broadcast address
 MAX_TICKS = 4095
-MAX_HOMING_OFFSET = 2047  # [ticks], 11 bits and a sign
+MAX_HOMING_OFFSET = 1_044_479  # [ticks], of a Dynamixel; Feetech servos hold 2047, which their driver checks
 MAX_DEGREES = 720  # of a Damiao motor, which reports angles: its calibration is in whole degrees
 
 

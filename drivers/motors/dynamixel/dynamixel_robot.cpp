@@ -246,7 +246,7 @@ std::int64_t DynamixelRobot::to_goal(std::size_t joint, double position) noexcep
 // its own answer at once, and for a while.
 Result DynamixelRobot::ask_state(TimePoint deadline) noexcept {
   if (can_read_fast_ && num_plain_ == 0) {
-    const TimePoint now = Clock::now();
+    const TimePoint now = line_.bus().now();
     const Result result = line_.ask_all(fast_state_request_, kStateBytes, now + (deadline - now) / 2);
     if (result.ok() || result.code == ErrorCode::bus_closed) return result;
     num_plain_ = kPlainReads;
@@ -283,7 +283,7 @@ Result DynamixelRobot::read_state(TimePoint deadline, JointState& state) noexcep
     if (has_alert && servo.hardware_error == 0)
       servo.hardware_error = dynamixel::kAlert, is_torque_doubtful_ = true;
   }
-  const Result aside = look_aside(std::min(deadline, Clock::now() + kAsideTime), state);
+  const Result aside = look_aside(std::min(deadline, line_.bus().now() + kAsideTime), state);
   for (std::size_t i = 0; i < line_.size(); ++i) {
     const std::uint8_t error = servos_[i].hardware_error;
     state.drive_error[i] = error;

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "base/errors.hpp"
+#include "drivers/motors/servo_line.hpp"
 
 namespace wallx {
 
@@ -15,8 +16,6 @@ namespace {
 
 constexpr Register kTorqueEnable = find_register("torque_enable");
 constexpr Register kLock = find_register("lock");
-constexpr int kNumTries = 3;
-constexpr auto kAnswerTime = std::chrono::milliseconds(50);  // a USB adapter may sit on an answer for 16 ms
 
 const Register& row_of(const std::string& name) {
   for (const Register& row : feetech::kRegisters)
@@ -35,30 +34,7 @@ std::string describe(int id, const Register& row) {
 bool FeetechRegisters::ask(int id, const feetech::Frame& request, std::span<std::uint8_t> parameters) {
   if (id < 0 || id > feetech::kMaxId)
     throw ConfigError("servo id " + std::to_string(id) + " must be 0.." + std::to_string(feetech::kMaxId));
-  const auto require = [&](const Result& result) {
-    if (result.code == ErrorCode::bus_closed)
-      throw BusError(bus_->name() + " went away while servo " + std::to_string(id) +
-                     " was asked; is the adapter still plugged in?");
-    return result.ok();
-  };
-  std::array<std::uint8_t, feetech::ReplyParser::kMaxPush> input;
-  for (int attempt = 0; attempt < kNumTries; ++attempt) {
-    const TimePoint deadline = Clock::now() + kAnswerTime;
-    if (!require(bus_->discard_input()) || !require(bus_->transmit(request.bytes(), deadline))) continue;
-    parser_.reset(parameters.size());
-    std::size_t received = 0;
-    do {
-      if (!require(bus_->receive(input, deadline, received))) break;
-      parser_.push({input.data(), received});
-      feetech::Reply reply;
-      while (parser_.next(reply)) {
-        if (reply.id != id || reply.parameters.size() != parameters.size()) continue;
-        std::copy(reply.parameters.begin(), reply.parameters.end(), parameters.begin());
-        return true;
-      }
-    } while (Clock::now() < deadline);
-  }
-  return false;
+  return ask_patiently(*bus_, parser_, static_cast<std::uint8_t>(id), request, parameters);
 }
 
 bool FeetechRegisters::ping(int id) {

@@ -51,6 +51,16 @@ _FAMILIES = {
         homing_sign=-1,
         max_homing_offset=2047,
     ),
+    "dynamixel_x": _Family(
+        homing_offset="homing_offset",
+        range_min="min_position",
+        range_max="max_position",
+        position="present_position",
+        model="model_number",
+        firmware=("firmware_version",),
+        homing_sign=1,
+        max_homing_offset=4095,
+    ),
 }
 
 

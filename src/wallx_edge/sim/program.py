@@ -11,12 +11,17 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 from wallx_edge._emulator import FAULTS, ArmEmulator, CanArmEmulator
 from wallx_edge.errors import ConfigError
-from wallx_edge.sim import openarm, so101
+from wallx_edge.sim import openarm
+from wallx_edge.sim.arm import EmulatedArm
+from wallx_edge.sim.koch import KOCH
+from wallx_edge.sim.so101 import SO101
 
-_ROBOTS = {"so101": so101, "openarm": openarm}
+# the one table of emulated arms
+ROBOTS: dict[str, EmulatedArm | ModuleType] = {"so101": SO101, "koch": KOCH, "openarm": openarm}
 
 COMMANDS = """commands, one a line on standard input; each is answered with one line, `ok` or `error: why`:
   fault KIND [ID|all] [VALUE]   make something go wrong    clear KIND [ID|all]   end it
@@ -35,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``run`` to a parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = COMMANDS
-    parser.add_argument("robot", choices=list(_ROBOTS), help="the robot to emulate")
+    parser.add_argument("robot", choices=list(ROBOTS), help="the robot to emulate")
     parser.add_argument("--link", default="", metavar="PATH", help="make a symbolic link to the port")
     parser.add_argument("--log", default="", metavar="FILE", help="log what is received and done, as JSON lines")
     parser.add_argument("--calibration", metavar="FILE", help="calibration of the emulated unit, LeRobot's JSON")
@@ -64,19 +69,19 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.seed < 0:
         raise ConfigError(f"--seed {args.seed} must not be negative")
-    robot = _ROBOTS[args.robot]
+    robot = ROBOTS[args.robot]
     calibration = robot.read_calibration(args.calibration) if args.calibration else robot.default_calibration()
     if args.write_calibration:
         robot.write_calibration(args.write_calibration, calibration)
     with _stop_signals() as stop_file:
         arm: ArmEmulator | CanArmEmulator
-        if robot is openarm:
+        if isinstance(robot, EmulatedArm):
+            arm = robot.make_arm(seed=args.seed, calibration=calibration)
+            arm.start(link=args.link, log=args.log)
+        else:
             rate = 0 if args.classic else 5_000_000
             arm = openarm.make_arm(seed=args.seed, calibration=calibration, data_bit_rate=rate)
             arm.start(bus=args.bus, link=args.link, group=args.group, interface=args.interface, log=args.log)
-        else:
-            arm = so101.make_arm(seed=args.seed, calibration=calibration)
-            arm.start(link=args.link, log=args.log)
         try:
             for kind, chance in (("drop", args.drop), ("corrupt", args.corrupt)):
                 if chance:
