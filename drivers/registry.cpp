@@ -4,6 +4,10 @@
 
 #include "base/errors.hpp"
 #include "drivers/buses/registry.hpp"
+#include "drivers/motors/damiao/damiao_robot.hpp"
+#include "drivers/motors/dynamixel/dynamixel_registers.hpp"
+#include "drivers/motors/dynamixel/dynamixel_robot.hpp"
+#include "drivers/motors/feetech/feetech_registers.hpp"
 #include "drivers/motors/feetech/feetech_robot.hpp"
 #include "drivers/motors/loopback/loopback_robot.hpp"
 
@@ -15,8 +19,19 @@ std::shared_ptr<Robot> make_robot(const Embodiment& embodiment,
   if (embodiment.motor_family == "feetech_sts")
     return std::make_shared<FeetechRobot>(embodiment, calibration, make_bus(bus));
   if (embodiment.motor_family == "loopback") return std::make_shared<LoopbackRobot>(embodiment);
+  if (embodiment.motor_family == "dynamixel_x")
+    return std::make_shared<DynamixelRobot>(embodiment, calibration, make_bus(bus));
+  if (embodiment.motor_family == "damiao")
+    return std::make_shared<DamiaoRobot>(embodiment, calibration, make_can_bus(bus));
   throw ConfigError("embodiment '" + embodiment.name + "': motor_family is '" + embodiment.motor_family +
-                    "', known are feetech_sts, loopback; correct embodiment.toml");
+                    "', known are feetech_sts, dynamixel_x, damiao, loopback; correct embodiment.toml");
+}
+
+std::unique_ptr<MotorRegisters> make_motor_registers(const std::string& motor_family, const BusConfig& bus) {
+  if (motor_family == "feetech_sts") return std::make_unique<FeetechRegisters>(make_bus(bus));
+  if (motor_family == "dynamixel_x") return std::make_unique<DynamixelRegisters>(make_bus(bus));
+  throw ConfigError("the registers of motor family '" + motor_family +
+                    "' cannot be set up here, only those of feetech_sts, dynamixel_x");
 }
 
 }  // namespace wallx

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "hardware/bus_config.hpp"
+#include "hardware/motor_registers.hpp"
 #include "hardware/robot.hpp"
 
 namespace wallx {
@@ -15,5 +16,8 @@ namespace wallx {
 // CalibrationError for a calibration that does not fit.
 std::shared_ptr<Robot> make_robot(const Embodiment& embodiment,
                                   const std::vector<JointCalibration>& calibration, const BusConfig& bus);
+
+// For calibration and set-up. Opens nothing. Throws ConfigError as make_robot() does.
+std::unique_ptr<MotorRegisters> make_motor_registers(const std::string& motor_family, const BusConfig& bus);
 
 }  // namespace wallx

@@ -58,6 +58,8 @@ py::dict to_dict(const LoopRecord& r) {
   d["lateness_us"] = r.lateness_us;
   d["read_us"] = r.read_us;
   d["state"] = to_string(r.state);
+  d["requests"] = r.requests;
+  d["is_enabled"] = r.is_enabled;
   d["finding"] = to_dict(r.finding);
   d["cause"] = to_dict(r.cause);
   d["plan_sequence"] = r.plan_sequence;
@@ -72,7 +74,8 @@ py::dict to_dict(const LoopRecord& r) {
   d["target"] = per_joint<double>(r, r.target);
   d["measured"] = per_joint<double>(r, r.measured);
   d["sample_age"] = per_joint<float>(r, r.sample_age);
-  d["reasons"] = per_joint<std::uint8_t>(r, r.reasons);
+  d["torque_share"] = per_joint<float>(r, r.torque_share);
+  d["reasons"] = per_joint<std::uint16_t>(r, r.reasons);
   d["drive_error"] = per_joint<std::uint8_t>(r, r.drive_error);
   return d;
 }
@@ -99,6 +102,8 @@ py::dict to_columns(const std::vector<LoopRecord>& records, std::size_t num_join
   d["lateness_us"] = column([](R r) { return r.lateness_us; });
   d["read_us"] = column([](R r) { return r.read_us; });
   d["state"] = column([](R r) { return static_cast<std::uint8_t>(r.state); });
+  d["requests"] = column([](R r) { return r.requests; });
+  d["is_enabled"] = column([](R r) { return r.is_enabled; });
   d["verdict"] = column([](R r) { return static_cast<std::uint8_t>(r.finding.verdict); });
   d["reason"] = column([](R r) { return static_cast<std::uint8_t>(r.finding.reason); });
   d["plan_sequence"] = column([](R r) { return r.plan_sequence; });
@@ -114,6 +119,7 @@ py::dict to_columns(const std::vector<LoopRecord>& records, std::size_t num_join
   d["target"] = table(&LoopRecord::target);
   d["measured"] = table(&LoopRecord::measured);
   d["sample_age"] = table(&LoopRecord::sample_age);
+  d["torque_share"] = table(&LoopRecord::torque_share);
   d["reasons"] = table(&LoopRecord::reasons);
   d["drive_error"] = table(&LoopRecord::drive_error);
   return d;
@@ -121,8 +127,8 @@ py::dict to_columns(const std::vector<LoopRecord>& records, std::size_t num_join
 
 py::dict to_dict(const LoopCounters& c) {
   static const char* const kNames[kNumLimitReasons] = {
-      "position",   "velocity",     "acceleration",         "jerk",
-      "not_finite", "yielded_jerk", "yielded_acceleration", "step_cap"};
+      "position", "velocity", "acceleration", "jerk", "not_finite", "yielded_jerk", "yielded_acceleration",
+      "step_cap", "following"};
   py::dict d, limited;
   d["ticks"] = c.num_ticks;
   d["overruns"] = c.num_overruns;
@@ -130,6 +136,7 @@ py::dict to_dict(const LoopCounters& c) {
   d["stale_ticks"] = c.num_stale_ticks;
   d["send_failures"] = c.num_send_failures;
   d["holds"] = c.num_holds;
+  d["resets"] = c.num_resets;
   d["refused_plans"] = c.num_refused_plans;
   d["dropped_records"] = c.num_dropped_records;
   for (std::size_t i = 0; i < kNumLimitReasons; ++i) limited[kNames[i]] = c.num_limited_ticks[i];
@@ -166,19 +173,20 @@ void register_control(py::module_& m) {
       },
       py::arg("rate_hz"), py::arg("duration_s"), py::arg("priority") = 80);
   m.attr("LOOP_STATES") = names(LoopState::fault);
-  m.attr("LOOP_REASONS") = names(Reason::step_cap);
+  m.attr("LOOP_REASONS") = names(Reason::estop);
   m.attr("MAX_ROWS") = kMaxRows;
 
   py::class_<ControlLoop, std::shared_ptr<ControlLoop>>(m, "ControlLoop")
       .def(py::init([](std::shared_ptr<Robot> robot, double rate_hz, double stale_hold, double stale_fault,
-                       double ramp_share, double estop_torque_share, int priority, int cpu,
-                       std::size_t ring_capacity, std::optional<double> origin_s) {
+                       double ramp_share, double estop_torque_share, double max_first_step, int priority,
+                       int cpu, std::size_t ring_capacity, std::optional<double> origin_s) {
              LoopConfig config;
              config.rate_hz = rate_hz;
              config.stale_hold = Seconds(stale_hold);
              config.stale_fault = Seconds(stale_fault);
              config.ramp_share = ramp_share;
              config.estop_torque_share = estop_torque_share;
+             config.max_first_step = max_first_step;
              config.priority = priority;
              config.cpu = cpu;
              config.ring_capacity = ring_capacity;
@@ -190,8 +198,8 @@ void register_control(py::module_& m) {
            }),
            py::arg("robot"), py::kw_only(), py::arg("rate_hz") = 200.0, py::arg("stale_hold_s") = 0.0,
            py::arg("stale_fault_s") = 0.0, py::arg("ramp_share") = 0.25, py::arg("estop_torque_share") = 0.5,
-           py::arg("priority") = 80, py::arg("cpu") = -1, py::arg("ring_capacity") = 8192,
-           py::arg("origin_s") = py::none())
+           py::arg("max_first_step") = 1.0, py::arg("priority") = 80, py::arg("cpu") = -1,
+           py::arg("ring_capacity") = 8192, py::arg("origin_s") = py::none())
       .def("start", &ControlLoop::start, NoGil())
       .def("stop", &ControlLoop::stop, NoGil())
       .def_property_readonly("is_running", &ControlLoop::is_running)
@@ -225,6 +233,7 @@ void register_control(py::module_& m) {
       .def("hold", [](ControlLoop& loop) { loop.request(kRequestHold); })
       .def("resume", [](ControlLoop& loop) { loop.request(kRequestResume); })
       .def("reset", [](ControlLoop& loop) { loop.request(kRequestReset); })
+      .def("release", [](ControlLoop& loop) { loop.request(kRequestRelease); })
       .def("estop", &ControlLoop::estop)
       .def(
           "on_grid",

@@ -27,6 +27,10 @@ struct LoopConfig {
   Seconds stale_fault{0};                       // oldest feedback to go on at all, 0: 0.1 s or 6 periods [s]
   double ramp_share = 0.25;                     // of the velocity limits while catching the rows (0..1]
   double estop_torque_share = 0.5;              // of the configured torque after an e-stop       (0..1]
+  double obstruction_torque_share = 0.5;        // of a joint's that met an obstacle              (0..1]
+  double high_load = 0.8;                       // share of a joint's torque limit that is a high load (0..1]
+  Seconds high_load_time{1};                    // of high load that steps the torque limit down  [s]
+  double max_first_step = 1.0;                  // from the command to a plan's row that takes over [rad]
   double read_share = 0.85;                     // of the period that reading feedback may take   (0..1)
   int priority = 80;                            // SCHED_FIFO, 1 to 99; 0: do not ask for it
   int cpu = -1;                                 // to run on, -1: any
@@ -102,6 +106,17 @@ class ControlLoop {
   void run() noexcept;
   void enter_real_time();
   void lock_memory();
+  void take_requests() noexcept;
+  void check_jumps() noexcept;
+  void pull_back(TimePoint now) noexcept;
+  void guard(const Plan& plan) noexcept;
+  void watch_load(TimePoint now) noexcept;
+  void lower_torque(std::size_t joint, double share) noexcept;
+  void move(TimePoint now, bool follows) noexcept;
+  void release(TimePoint now) noexcept;
+  bool is_fresh(std::size_t joint, TimePoint now) const noexcept {
+    return now - feedback_.sampled_at[joint] <= watchdog_.stale_hold;
+  }
   void enable(TimePoint now) noexcept;
   void send(SafeCommand&& command, TimePoint now) noexcept;
   void fail(const Finding& cause) noexcept;
@@ -115,7 +130,7 @@ class ControlLoop {
   const WatchdogConfig watchdog_;
 
   // the loop's own
-  SafetyLimiter limiter_;
+  SafetyLimiter limiter_, undelivered_;  // now, and before this tick
   StateMachine machine_;
   JointState feedback_;
   LoopRecord record_;
@@ -124,6 +139,14 @@ class ControlLoop {
   int num_lost_enables_ = 0;
   bool is_bus_closed_ = false;
   bool was_on_target_ = false;
+  std::uint64_t seen_plan_ = 0, far_plan_ = 0;  // sequence of the last plan in force, and of a refused one
+  std::array<bool, kMaxJoints> is_pulled_back_{};
+  std::array<bool, kMaxJoints> is_implausible_{};  // its position jumped; until torque is switched on again
+  JointArray seen_position_{};                     // of the last sample [rad]
+  std::array<TimePoint, kMaxJoints> seen_at_{};
+  JointArray torque_share_{};                            // wanted limits            (0..1]
+  bool is_torque_pending_ = false;                       // not yet what the drives have
+  std::array<TimePoint, kMaxJoints> high_load_since_{};  // epoch: the load is not high
   TimePoint last_sent_;
   std::array<LoopRecord, kHistory> history_;
   std::size_t history_size_ = 0;  // grows past kHistory; the ring index is modulo
@@ -134,7 +157,7 @@ class ControlLoop {
   RecordRing ring_;
   mutable TripleBuffer<LoopRecord> newest_;
   std::atomic<std::uint8_t> requests_{0};
-  std::atomic<LoopState> state_{LoopState::idle};
+  std::atomic<LoopState> state_{LoopState::boot};
   std::atomic<bool> is_running_{false}, is_stopping_{false};
   std::atomic<bool> is_history_frozen_{false};
   mutable std::atomic<bool> is_history_read_{false};

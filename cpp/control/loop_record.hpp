@@ -23,9 +23,11 @@ struct RecordHead {
   TimePoint scheduled;     // the tick's place on the grid; what the rows were interpolated at
   float lateness_us = 0;   // wake-up after `scheduled`
   float read_us = 0;       // time spent reading feedback
-  LoopState state = LoopState::idle;
+  LoopState state = LoopState::boot;
+  std::uint8_t requests = 0;        // Request bits that this tick took up
+  bool is_enabled = false;          // commands are sent: torque is on
   Finding finding;                  // the watchdog's, or a fault found later in the tick
-  Finding cause;                    // why the loop is in hold, estop or fault
+  Finding cause;                    // why the loop is in hold or fault
   std::uint64_t plan_sequence = 0;  // plan in force, 0: none
   std::uint32_t generation = 0;     // the loop's
   std::int32_t row = -1;            // last row that was due, -1: no plan
@@ -42,7 +44,8 @@ struct LoopRecord : RecordHead {
   JointArray target{};                                 // interpolated rows  (num_joints) [rad]
   JointArray measured{};                               // last feedback      (num_joints) [rad]
   std::array<float, kMaxJoints> sample_age{};          // of the feedback    (num_joints) [s]
-  std::array<std::uint8_t, kMaxJoints> reasons{};      // LimitReason bits   (num_joints)
+  std::array<float, kMaxJoints> torque_share{};        // limit in force     (num_joints) [0..1]
+  std::array<std::uint16_t, kMaxJoints> reasons{};     // LimitReason bits   (num_joints)
   std::array<std::uint8_t, kMaxJoints> drive_error{};  // of the last answer (num_joints)
 };
 
@@ -51,7 +54,7 @@ class RecordRing {
  public:
   RecordRing(std::size_t num_joints, std::size_t capacity)
       : num_joints_(num_joints),
-        stride_((sizeof(RecordHead) + num_joints * (3 * sizeof(double) + sizeof(float) + 2) + 7) / 8 * 8),
+        stride_((sizeof(RecordHead) + num_joints * (3 * sizeof(double) + 2 * sizeof(float) + 3) + 7) / 8 * 8),
         capacity_(capacity),
         bytes_(stride_ * capacity) {}
 
@@ -71,7 +74,8 @@ class RecordRing {
     put(record.target.data(), num_joints_ * sizeof(double));
     put(record.measured.data(), num_joints_ * sizeof(double));
     put(record.sample_age.data(), num_joints_ * sizeof(float));
-    put(record.reasons.data(), num_joints_);
+    put(record.torque_share.data(), num_joints_ * sizeof(float));
+    put(record.reasons.data(), num_joints_ * sizeof(std::uint16_t));
     put(record.drive_error.data(), num_joints_);
     written_.store(written + 1, std::memory_order_release);
   }
@@ -90,7 +94,8 @@ class RecordRing {
     get(record.target.data(), num_joints_ * sizeof(double));
     get(record.measured.data(), num_joints_ * sizeof(double));
     get(record.sample_age.data(), num_joints_ * sizeof(float));
-    get(record.reasons.data(), num_joints_);
+    get(record.torque_share.data(), num_joints_ * sizeof(float));
+    get(record.reasons.data(), num_joints_ * sizeof(std::uint16_t));
     get(record.drive_error.data(), num_joints_);
     read_.store(read + 1, std::memory_order_release);
     return true;

@@ -19,6 +19,7 @@ struct LoopCounters {
   std::uint64_t num_stale_ticks = 0;      // ticks with a joint that did not answer
   std::uint64_t num_send_failures = 0;
   std::uint64_t num_holds = 0;                                      // times that hold was entered
+  std::uint64_t num_resets = 0;                                     // times that a fault was reset
   std::uint64_t num_refused_plans = 0;                              // late plans of an old generation
   std::uint64_t num_dropped_records = 0;                            // nobody drained the ring
   std::array<std::uint64_t, kNumLimitReasons> num_limited_ticks{};  // per LimitReason bit, any joint
@@ -36,12 +37,13 @@ class LoopStatistics {
     stale_ticks,
     send_failures,
     holds,
+    resets,
     kNumCounters
   };
 
   void add(Counter counter, std::uint64_t count = 1) noexcept { bump(counters_[counter], count); }
   void set_refused_plans(std::uint64_t count) noexcept { refused_.store(count, std::memory_order_relaxed); }
-  void add_limited(std::uint8_t reasons) noexcept {
+  void add_limited(std::uint16_t reasons) noexcept {
     for (std::size_t bit = 0; bit < kNumLimitReasons; ++bit)
       if (reasons >> bit & 1) bump(limited_[bit], 1);
   }
@@ -58,6 +60,7 @@ class LoopStatistics {
     c.num_stale_ticks = get(counters_[stale_ticks]);
     c.num_send_failures = get(counters_[send_failures]);
     c.num_holds = get(counters_[holds]);
+    c.num_resets = get(counters_[resets]);
     c.num_refused_plans = get(refused_);
     for (std::size_t bit = 0; bit < kNumLimitReasons; ++bit) c.num_limited_ticks[bit] = get(limited_[bit]);
     return c;

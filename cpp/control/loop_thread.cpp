@@ -134,7 +134,7 @@ void ControlLoop::run() noexcept {
     if (ticks_to_stop >= 0) {
       const LoopState state = machine_.state();
       const bool is_held = state != LoopState::ramp && state != LoopState::run && limiter_.is_at_rest() &&
-                           (!machine_.is_torque_pending() || is_bus_closed_);
+                           (!is_torque_pending_ || is_bus_closed_);
       if (is_held || ticks_to_stop-- == 0) return;
     }
 

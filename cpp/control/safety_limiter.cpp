@@ -56,6 +56,14 @@ SafetyLimiter::SafetyLimiter(std::span<const JointSpec> joints, std::uint64_t ro
     check(std::isfinite(l.max_jerk) && l.max_jerk > 0, joints[j], "max_jerk must be positive [rad/s^3]",
           l.max_jerk);
     limits_[j] = l;
+    const JointSpec& joint = joints[j];
+    check(joint.max_following_error > 0, joint, "max_following_error must be above 0 [rad]",
+          joint.max_following_error);
+    check(joint.static_sag >= 0 && joint.static_sag < joint.max_following_error, joint,
+          "static_sag must be at least 0 and below max_following_error [rad]", joint.static_sag);
+    max_following_error_[j] = joint.mode == JointMode::velocity ? std::numeric_limits<double>::infinity()
+                                                                : joint.max_following_error;
+    pulled_to_[j] = joint.grips ? joint.max_following_error : joint.static_sag;
   }
 }
 
@@ -183,7 +191,7 @@ void SafetyLimiter::trim(State& next, const State& from, const Bounds& bounds) n
 
 // the first step of the certified stop; where there is none, jerk yields, then acceleration
 SafetyLimiter::State SafetyLimiter::brake_or_yield(const State& from, const Bounds& bounds,
-                                                   std::uint8_t& reasons) const noexcept {
+                                                   std::uint16_t& reasons) const noexcept {
   const State braking = braking_step(from, bounds);
   if (is_smooth(braking, from, bounds) && is_certified(braking, bounds, kLoose)) return braking;
   reasons |= kLimitYieldedJerk;
@@ -214,9 +222,9 @@ SafetyLimiter::Goal SafetyLimiter::observe(std::size_t joint, double target, con
   return goal;
 }
 
-std::uint8_t SafetyLimiter::reasons_for(const State& from, double wanted, double inside,
-                                        const Bounds& bounds) const noexcept {
-  std::uint8_t reasons = wanted != inside ? kLimitPosition : 0;
+std::uint16_t SafetyLimiter::reasons_for(const State& from, double wanted, double inside,
+                                         const Bounds& bounds) const noexcept {
+  std::uint16_t reasons = wanted != inside ? kLimitPosition : 0;
   const double v = (inside - from.p) / period_;
   const double a = (v - from.v) / period_;
   const double noise = 2 * rounding(inside) / (period_ * period_);
@@ -282,7 +290,7 @@ SafeCommand SafetyLimiter::limit(std::span<const double> target, std::uint64_t t
     const State from{position_[j], velocity_[j], acceleration_[j]};
     const double inside = std::clamp(target[j], b.min_p, b.max_p);
     const Goal goal = observe(j, inside, b);
-    std::uint8_t& why = reasons.joint[j];
+    std::uint16_t& why = reasons.joint[j];
     State next;
     const bool is_reachable = can_reach(from, inside, b, next);
     if (is_reachable && (is_on_target_[j] || can_stay(next, goal, b)) && is_certified(next, b, kExact)) {
@@ -326,6 +334,14 @@ SafeCommand SafetyLimiter::brake(std::uint64_t tick, LimitReasons& reasons) noex
     reasons.any |= reasons.joint[j];
   }
   return make(tick);
+}
+
+bool SafetyLimiter::pull_back(std::size_t joint, double measured) noexcept {
+  const double ahead = position_[joint] - measured;
+  if (!(std::abs(ahead) > max_following_error_[joint])) return false;
+  position_[joint] = measured + std::copysign(pulled_to_[joint], ahead);
+  stand(joint);
+  return true;
 }
 
 bool SafetyLimiter::is_at_rest() const noexcept {

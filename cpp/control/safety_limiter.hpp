@@ -15,7 +15,7 @@
 namespace wallx {
 
 // why a joint's command is not its target; bits, 0: it is, bit for bit
-enum LimitReason : std::uint8_t {
+enum LimitReason : std::uint16_t {
   kLimitPosition = 1,  // the target lies beyond a limit, or could not be stopped at before one
   kLimitVelocity = 2,
   kLimitAcceleration = 4,
@@ -24,12 +24,13 @@ enum LimitReason : std::uint8_t {
   kLimitYieldedJerk = 32,          // not all limits could be kept: jerk gave way
   kLimitYieldedAcceleration = 64,  // ... and acceleration too
   kLimitStepCap = 128,             // the independent step check refused the command: a fault of this program
+  kLimitFollowing = 256,           // the joint is too far from its command, which was pulled back to it
 };
-inline constexpr std::size_t kNumLimitReasons = 8;
+inline constexpr std::size_t kNumLimitReasons = 9;
 
 struct LimitReasons {
-  std::array<std::uint8_t, kMaxJoints> joint{};  // LimitReason bits
-  std::uint8_t any = 0;                          // of all joints
+  std::array<std::uint16_t, kMaxJoints> joint{};  // LimitReason bits
+  std::uint16_t any = 0;                          // of all joints
 
   bool is_fault() const noexcept { return (any & (kLimitNotFinite | kLimitStepCap)) != 0; }
 };
@@ -66,6 +67,12 @@ class SafetyLimiter {
   // One period of braking along the limits; at rest it keeps the last command exactly.
   SafeCommand brake(std::uint64_t tick, LimitReasons& reasons) noexcept;
 
+  // Pulls the command of a joint back that stands further from it than its largest following error: to the
+  // measured position and the joint's static sag toward the old command, or for one that grips, to its
+  // largest following error. At rest there. Joints in velocity mode are left alone. Whether it was pulled
+  // back.
+  bool pull_back(std::size_t joint, double measured) noexcept;
+
   // Share of the velocity limits in force (0..1]; meant for a robot at rest.
   void set_velocity_share(double share) noexcept { velocity_share_ = share; }
 
@@ -96,10 +103,10 @@ class SafetyLimiter {
   State choose(const State& from, const Goal& goal, const Bounds& bounds) const noexcept;
   bool is_smooth(const State& next, const State& from, const Bounds& bounds) const noexcept;
   static void trim(State& next, const State& from, const Bounds& bounds) noexcept;
-  State brake_or_yield(const State& from, const Bounds& bounds, std::uint8_t& reasons) const noexcept;
+  State brake_or_yield(const State& from, const Bounds& bounds, std::uint16_t& reasons) const noexcept;
   Goal observe(std::size_t joint, double target, const Bounds& bounds) noexcept;
-  std::uint8_t reasons_for(const State& from, double wanted, double inside,
-                           const Bounds& bounds) const noexcept;
+  std::uint16_t reasons_for(const State& from, double wanted, double inside,
+                            const Bounds& bounds) const noexcept;
   bool move(std::size_t joint, const State& next) noexcept;
   void stand(std::size_t joint) noexcept;
   SafeCommand make(std::uint64_t tick) const noexcept;
@@ -109,10 +116,12 @@ class SafetyLimiter {
   double period_ = 0;  // [s]
   double velocity_share_ = 1;
   std::array<JointLimits, kMaxJoints> limits_{};
-  JointArray position_{};      // last command       [rad]
-  JointArray velocity_{};      // its differences    [rad/s]
-  JointArray acceleration_{};  //                    [rad/s^2]
-  JointArray target_{};        // last target, clamped to the position limits [rad]
+  JointArray max_following_error_{};  // [rad]
+  JointArray pulled_to_{};            // from the measured position, at most [rad]
+  JointArray position_{};             // last command       [rad]
+  JointArray velocity_{};             // its differences    [rad/s]
+  JointArray acceleration_{};         //                    [rad/s^2]
+  JointArray target_{};               // last target, clamped to the position limits [rad]
   JointArray target_velocity_{};
   std::array<std::uint8_t, kMaxJoints> num_targets_{};  // how many targets in a row were seen, up to 2
   std::array<bool, kMaxJoints> is_on_target_{};         // the last command was the last target

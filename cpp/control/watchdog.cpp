@@ -43,6 +43,18 @@ const char* to_string(Reason reason) noexcept {
       return "torque lost";
     case Reason::step_cap:
       return "step cap";
+    case Reason::drive_fault:
+      return "drive fault";
+    case Reason::obstruction:
+      return "obstruction";
+    case Reason::overload:
+      return "overload";
+    case Reason::far_row:
+      return "far row";
+    case Reason::implausible:
+      return "implausible";
+    case Reason::estop:
+      return "e-stop";
   }
   return "unknown";
 }
@@ -59,6 +71,8 @@ Finding watch(const WatchdogConfig& config, const WatchdogInput& input) noexcept
   for (std::size_t j = 0; j < feedback.num_joints; ++j) {
     if (!std::isfinite(feedback.position[j]))
       return {Verdict::fault, Reason::not_finite, static_cast<std::int16_t>(j)};
+    if (feedback.drive_health[j] == DriveHealth::fault)
+      return {Verdict::fault, Reason::drive_fault, static_cast<std::int16_t>(j)};
     if (input.now - feedback.sampled_at[j] > age) {
       age = input.now - feedback.sampled_at[j];
       oldest = static_cast<std::int16_t>(j);

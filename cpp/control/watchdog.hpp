@@ -22,7 +22,13 @@ enum class Reason : std::uint8_t {
   send_failed,
   enable_failed,
   torque_lost,  // a drive let go by itself: restarted, or protected itself
-  step_cap,     // the limiter's second check refused a command
+  step_cap,     // a second check, the limiter's own or the robot's, refused a command
+  drive_fault,  // a drive reports an error that its family's table calls a fault
+  obstruction,  // a joint is further from its command than its largest following error
+  overload,     // a joint's load stayed high at the lowest torque limit
+  far_row,      // a plan begins further from the command than the first-frame guard lets through
+  implausible,  // a position jumped further than its joint can move: the sensor or the answer is wrong
+  estop,        // somebody pressed it: Python, a signal, the socket, a key or a line
 };
 const char* to_string(Verdict verdict) noexcept;
 const char* to_string(Reason reason) noexcept;
@@ -46,8 +52,8 @@ struct Finding {
   std::int16_t joint = -1;  // the oldest sample's, -1: none in particular
 };
 
-// The worst finding: a closed bus, NaN and a very stale joint are faults; a stale joint and a missing or
-// exhausted plan are holds.
+// The worst finding: a closed bus, NaN, a drive's fault and a very stale joint are faults; a stale joint and
+// a missing or exhausted plan are holds.
 Finding watch(const WatchdogConfig& config, const WatchdogInput& input) noexcept;
 
 // age of a joint's sample, never negative [s]

@@ -20,8 +20,9 @@ constexpr std::uint32_t kNobodysId = 0x6A5;
 
 }  // namespace
 
-DmBus::DmBus(std::span<const DmSetup> motors, const DmBusOptions& options)
-    : rates_(options.rates),
+DmBus::DmBus(std::span<const DmSetup> motors, const DmBusOptions& options, EventRing* events)
+    : events_(events),
+      rates_(options.rates),
       supply_(options.supply),
       supply_resistance_(options.supply_resistance),
       random_(options.seed),
@@ -104,6 +105,7 @@ void DmBus::advance(TimePoint now) noexcept {
     const Waiting done = *on_line_;
     on_line_.reset();
     integrate(line_free_);
+    record(done.frame, !done.is_hosts, line_free_);
     if (done.is_hosts) {
       take_from_host(done.frame, line_free_);
     } else {
@@ -240,9 +242,10 @@ void DmBus::answer(Slot& slot, const WireFrame& request, const std::array<std::u
   const std::uint64_t place = draw_bits();
   bool is_spoiled = false;
   const auto hits = [&](FaultKind kind) {
-    const bool is_hit = draws[static_cast<std::size_t>(kind)] < faults.value(kind);
-    is_spoiled |= is_hit;
-    return is_hit;
+    if (!(draws[static_cast<std::size_t>(kind)] < faults.value(kind))) return false;
+    is_spoiled = true;
+    record_fault(kind, FaultAction::hit, slot.motor.id(), faults.value(kind));
+    return true;
   };
   static_assert(static_cast<std::size_t>(FaultKind::late) == 6, "the kinds with a chance come first");
 
@@ -309,6 +312,7 @@ std::optional<TimePoint> DmBus::next_event() const noexcept {
 }
 
 bool DmBus::set_fault(FaultKind kind, int id, double value) noexcept {
+  if (id == kEveryDrive || find(id)) record_fault(kind, FaultAction::set, id, value);
   if (kind == FaultKind::bus_off) {
     is_off_ = true;
     from_host_.size = 0;
@@ -331,6 +335,7 @@ bool DmBus::set_fault(FaultKind kind, int id, double value) noexcept {
 }
 
 bool DmBus::clear_fault(FaultKind kind, int id) noexcept {
+  if (id == kEveryDrive || find(id)) record_fault(kind, FaultAction::cleared, id, 0);
   if (kind == FaultKind::bus_off) is_off_ = false;
   bool is_found = id == kEveryDrive;
   for (Slot& slot : slots_) {
@@ -339,6 +344,50 @@ bool DmBus::clear_fault(FaultKind kind, int id) noexcept {
     slot.motor.clear_fault(kind);
   }
   return is_found;
+}
+
+void DmBus::record(const WireFrame& frame, bool is_answer, TimePoint at) noexcept {
+  if (!events_) return;
+  Event& event = scratch_;
+  event.at = at;
+  event.kind = EventKind::frame;
+  event.instruction = is_answer;
+  event.can_id = frame.id;
+  event.size = frame.size;
+  std::copy_n(frame.data.begin(), frame.size, event.parameters.begin());
+  events_->push(event);
+}
+
+void DmBus::record_fault(FaultKind fault, FaultAction action, int id, double value) noexcept {
+  if (!events_) return;
+  Event& event = scratch_;
+  event.at = now_;
+  event.kind = EventKind::fault;
+  event.fault = fault;
+  event.action = action;
+  event.fault_id = static_cast<std::int16_t>(id);
+  event.value = value;
+  events_->push(event);
+}
+
+void DmBus::record_state() noexcept {
+  if (!events_) return;
+  Event& event = scratch_;
+  event.at = now_;
+  event.kind = EventKind::state;
+  event.num_goals = event.num_torques = static_cast<std::uint8_t>(slots_.size());
+  event.size = 0;
+  const auto urad = [](double radians) {
+    return static_cast<std::int32_t>(std::lround(std::clamp(radians, -2000.0, 2000.0) * 1e6));
+  };
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    const DmMotor& motor = slots_[i].motor;
+    event.goal_ids[i] = event.torque_ids[i] = static_cast<std::uint8_t>(motor.id());
+    event.positions[i] = urad(motor.position());
+    event.goals[i] = urad(motor.goal());
+    event.torques[i] = motor.is_on();
+  }
+  events_->push(event);
 }
 
 // SplitMix64, by its published recurrence

@@ -12,11 +12,12 @@
 #include "base/time.hpp"
 #include "emulator/can_wire.hpp"
 #include "emulator/dm_motor.hpp"
+#include "emulator/event_ring.hpp"
 #include "emulator/faults.hpp"
 
 namespace wallx::emulator {
 
-inline constexpr std::size_t kMaxMotors = 32;
+inline constexpr std::size_t kMaxMotors = kMaxServos;
 inline constexpr Duration kDmPlantStep = std::chrono::microseconds(500);
 
 struct DmBusOptions {
@@ -57,8 +58,9 @@ void for_each_counter(const DmBusCounters& c, Visit&& visit) {
 // bit-equal. Not thread-safe. Apart from the constructor nothing allocates or throws.
 class DmBus {
  public:
-  // Throws ConfigError: no motor, too many, an id twice, a bad rate.
-  DmBus(std::span<const DmSetup> motors, const DmBusOptions& options);
+  // `events` may be null and must outlive the bus. Throws ConfigError: no motor, too many, an id twice, a bad
+  // rate.
+  DmBus(std::span<const DmSetup> motors, const DmBusOptions& options, EventRing* events = nullptr);
 
   // A frame that the host hands to its controller at `now`; it waits for the line like everybody's.
   void receive(const WireFrame& frame, TimePoint now) noexcept;
@@ -81,7 +83,7 @@ class DmBus {
   const DmMotor& motor(std::size_t index) const noexcept { return slots_[index].motor; }
   DmMotor* find(int id) noexcept;
   const DmBusCounters& counters() const noexcept { return counters_; }
-  bool is_off() const noexcept { return is_off_; }  // the host's controller is bus-off
+  void record_state() noexcept;  // pushes one state event: positions and goals [urad]
 
  private:
   struct Slot {
@@ -128,8 +130,11 @@ class DmBus {
   void babble() noexcept;
   double draw() noexcept;  // [0..1)
   std::uint64_t draw_bits() noexcept;
+  void record(const WireFrame& frame, bool is_answer, TimePoint at) noexcept;
+  void record_fault(FaultKind fault, FaultAction action, int id, double value) noexcept;
 
   std::vector<Slot> slots_;
+  EventRing* events_;
   WireRates rates_;
   double supply_, supply_resistance_;
   std::uint64_t random_;
@@ -143,6 +148,7 @@ class DmBus {
   std::size_t num_from_motors_ = 0;
   Queue<TimedFrame, 1024> outgoing_;
   DmBusCounters counters_;
+  Event scratch_;  // too large for a real-time thread's stack to be proud of
 };
 
 }  // namespace wallx::emulator

@@ -155,20 +155,21 @@ void DmMotor::control(int base, std::span<const std::uint8_t> data, TimePoint at
       extra_torque_ = spread(data, 52, 12, -number(dm::kTMax), number(dm::kTMax));
       break;
     case 1:
-      if (data.size() != 8) return;
+    case 3:
+      if (data.size() != 8 || !std::isfinite(float_at(data, 0))) return;
+      if (base == 1) {
+        if (!std::isfinite(float_at(data, 4))) return;
+        max_velocity_ = std::abs(float_at(data, 4));
+        force_ = 1;
+      } else {
+        max_velocity_ = std::min(10000, data[4] | data[5] << 8) / 100.0;
+        force_ = std::min(10000, data[6] | data[7] << 8) / 10000.0;
+      }
       goal_ = float_at(data, 0);
-      max_velocity_ = std::abs(float_at(data, 4));
-      force_ = 1;
       break;
     case 2:
-      if (data.size() != 4) return;
+      if (data.size() != 4 || !std::isfinite(float_at(data, 0))) return;
       goal_velocity_ = float_at(data, 0);
-      break;
-    case 3:
-      if (data.size() != 8) return;
-      goal_ = float_at(data, 0);
-      max_velocity_ = std::min(10000, data[4] | data[5] << 8) / 100.0;
-      force_ = std::min(10000, data[6] | data[7] << 8) / 10000.0;
       break;
   }
 }

@@ -2,6 +2,7 @@
 #include "emulator/registry.hpp"
 
 #include "base/errors.hpp"
+#include "emulator/dxl_bus.hpp"
 #include "emulator/sts_bus.hpp"
 
 namespace wallx::emulator {
@@ -9,7 +10,9 @@ namespace wallx::emulator {
 std::unique_ptr<SerialLine> make_line(const std::string& family, std::span<const ServoSetup> servos,
                                       const BusOptions& options, EventRing* events) {
   if (family == "feetech_sts") return std::make_unique<StsBus>(servos, options, events);
-  throw ConfigError("no emulated servos of the motor family '" + family + "'; known is feetech_sts");
+  if (family == "dynamixel_x") return std::make_unique<DxlBus>(servos, options, events);
+  throw ConfigError("no emulated servos of the motor family '" + family +
+                    "'; known are feetech_sts, dynamixel_x");
 }
 
 }  // namespace wallx::emulator

@@ -180,15 +180,26 @@ void SerialLine::answer(Slot& slot, std::uint8_t error, std::span<const std::uin
   const FaultSet& faults = slot.servo->faults();
   const auto id = static_cast<std::uint8_t>(
       faults.has(FaultKind::wrong_id) ? faults.value(FaultKind::wrong_id) : slot.listens_to());
-  std::array<std::uint8_t, 2 * kLongestAnswer> bytes;  // may be sent twice
-  const TimePoint begin =
-      answer_end_ + slot.servo->return_delay() + to_duration(Seconds(faults.value(FaultKind::delay)));
-  std::size_t size = seal(id, error, parameters, bytes);
+  const std::uint8_t zero[1] = {0};
+  std::array<std::uint8_t, kLongestAnswer> bytes, other;
+  const std::size_t size = seal(id, error, parameters, bytes);
+  const std::size_t other_size =
+      seal(id, error, parameters.empty() ? zero : parameters.first(parameters.size() - 1), other);
+  send(slot, {bytes.data(), size}, {other.data(), other_size});
+}
+
+bool SerialLine::send(Slot& slot, std::span<const std::uint8_t> answer,
+                      std::span<const std::uint8_t> wrong_length) noexcept {
+  const TimePoint begin = answer_end_ + slot.servo->return_delay() +
+                          to_duration(Seconds(slot.servo->faults().value(FaultKind::delay)));
   // a spoiled answer keeps its time on the wire, a longer one takes more
-  answer_end_ = begin + byte_time_ * static_cast<int>(size);
-  size = spoil(slot, error, parameters, bytes, size);
+  answer_end_ = begin + byte_time_ * static_cast<int>(answer.size());
+  std::array<std::uint8_t, 2 * kLongestAnswer> bytes;  // may be sent twice
+  std::copy(answer.begin(), answer.end(), bytes.begin());
+  const std::size_t size = spoil(slot, wrong_length, bytes, answer.size());
   answer_end_ = std::max(answer_end_, begin + byte_time_ * static_cast<int>(size));
   put_on_line(begin, {bytes.data(), size});
+  return size == answer.size();
 }
 
 void SerialLine::wait_for_missing(std::size_t num_bytes) noexcept {
@@ -197,7 +208,7 @@ void SerialLine::wait_for_missing(std::size_t num_bytes) noexcept {
 }
 
 // Lets the slot's faults loose on an answer; returns how many bytes leave.
-std::size_t SerialLine::spoil(Slot& slot, std::uint8_t error, std::span<const std::uint8_t> parameters,
+std::size_t SerialLine::spoil(Slot& slot, std::span<const std::uint8_t> wrong_length,
                               std::span<std::uint8_t> bytes, std::size_t size) noexcept {
   const FaultSet& faults = slot.servo->faults();
   // always the same number of draws per answer: a changed chance does not shift the rest of the run
@@ -214,10 +225,8 @@ std::size_t SerialLine::spoil(Slot& slot, std::uint8_t error, std::span<const st
   static_assert(static_cast<std::size_t>(FaultKind::late) == 6, "the kinds with a chance come first");
 
   if (hits(FaultKind::wrong_length)) {
-    const std::uint8_t zero[1] = {0};
-    const auto other =
-        parameters.empty() ? std::span<const std::uint8_t>(zero) : parameters.first(parameters.size() - 1);
-    size = seal(static_cast<std::uint8_t>(slot.listens_to()), error, other, bytes);
+    std::copy(wrong_length.begin(), wrong_length.end(), bytes.begin());
+    size = wrong_length.size();
   }
   if (hits(FaultKind::late)) {
     std::array<std::uint8_t, kLongestAnswer> now_due = slot.late;

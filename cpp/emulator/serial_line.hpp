@@ -144,6 +144,10 @@ class SerialLine {
   bool for_listeners(int id, Body&& body) noexcept;
   // Puts an answer on the line behind what is there, after the servo's own delay.
   void answer(Slot& slot, std::uint8_t error, std::span<const std::uint8_t> parameters) noexcept;
+  // The same for bytes that are no whole answer; `wrong_length`: what leaves when the fault of that name
+  // strikes. False: something else left, or nothing.
+  bool send(Slot& slot, std::span<const std::uint8_t> answer,
+            std::span<const std::uint8_t> wrong_length) noexcept;
   void apply(Event& event, const Slot& slot, const WriteEffect& effect) noexcept;
   void put_on_line(TimePoint begin, std::span<const std::uint8_t> bytes) noexcept;
   void wait_for_missing(std::size_t num_bytes) noexcept;  // the slot of an answer that does not come
@@ -175,8 +179,8 @@ class SerialLine {
   void integrate(TimePoint until) noexcept;
   void step_plant() noexcept;
   void take_byte(const TimedByte& byte) noexcept;
-  std::size_t spoil(Slot& slot, std::uint8_t error, std::span<const std::uint8_t> parameters,
-                    std::span<std::uint8_t> bytes, std::size_t size) noexcept;
+  std::size_t spoil(Slot& slot, std::span<const std::uint8_t> wrong_length, std::span<std::uint8_t> bytes,
+                    std::size_t size) noexcept;
   void babble() noexcept;
   double draw() noexcept;  // [0..1)
   std::uint64_t draw_bits() noexcept;

@@ -14,7 +14,7 @@ constexpr double kAmbient = 25.0;       // [degC]
 constexpr double kStallHeating = 60.0;  // steady rise at stall torque [degC]
 constexpr double kThermalTime = 120.0;  // [s]
 // a person who moves a limp arm
-constexpr double kHandSpeed = 1.5;       // [rad/s]
+constexpr double kHandSpeed = 3.0;       // [rad/s]
 constexpr double kHandStiffness = 40.0;  // [N m/rad]
 constexpr double kHandDamping = 2.0;     // [N m s/rad]
 constexpr double kHandTorque = 2.0;      // the most it pushes [N m]

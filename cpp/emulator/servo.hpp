@@ -76,9 +76,10 @@ class Servo {
   void read(int address, std::span<std::uint8_t> out) noexcept;
   std::span<const std::uint8_t> registers() noexcept;  // (num_registers()), feedback refreshed
   virtual WriteEffect write(int address, std::span<const std::uint8_t> data) noexcept = 0;
-  void prepare_write(int address, std::span<const std::uint8_t> data) noexcept;  // the REG_WRITE instruction
-  WriteEffect commit_write() noexcept;  // ACTION; no effect without one
-  virtual void hear() noexcept {}       // a whole instruction was on the line, whoever it was for
+  virtual void prepare_write(int address,
+                             std::span<const std::uint8_t> data) noexcept;  // the REG_WRITE instruction
+  WriteEffect commit_write() noexcept;                                      // ACTION; no effect without one
+  virtual void hear() noexcept {}  // a whole instruction was on the line, whoever it was for
 
   // The physical side.
   void step(double dt, double load_torque, double supply) noexcept;  // [s] [N m] [V]

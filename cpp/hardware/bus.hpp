@@ -24,6 +24,9 @@ class Bus {
   virtual bool is_open() const noexcept = 0;
   virtual const std::string& name() const noexcept = 0;  // as the user wrote it, for messages
 
+  // The clock that deadlines and arrival times are on: the real one, but for an emulated line in lock-step.
+  virtual TimePoint now() const noexcept { return Clock::now(); }
+
   // Loop calls: no throw, no allocation, bounded by `deadline`.
 
   // Hands all bytes to the device, or fails (timeout: the device's queue stayed full until the deadline).

@@ -355,6 +355,37 @@ class CanBus:
 
 def make_bus(config: BusConfig) -> Bus: ...  # opens nothing; raises ConfigError
 def make_can_bus(config: BusConfig) -> CanBus: ...  # opens nothing; raises ConfigError
+# motor registers: register_motor_registers.cpp
+
+class MotorRegisters:
+    """Named registers of the motors on one line, for setting up and calibrating; moves nothing.
+
+    Names are those of ``drivers/motors/<family>/register_table.hpp``. Every call blocks, up to 150 ms for a motor that
+    is silent, without the GIL.
+    """
+
+    def open(self) -> None:
+        """Takes the port exclusively. Raises BusError, ConfigError."""
+    def close(self) -> None:
+        """Gives the port back. Idempotent."""
+    def ping(self, id: int) -> bool:
+        """Whether the motor answers. Raises BusError."""
+    def read(self, id: int, name: str) -> int:
+        """The register's own number, without its scale.
+
+        Raises:
+            BusTimeout: no answer; BusError: the port went away; ConfigError: no such register.
+        """
+    def write(self, id: int, name: str, value: int) -> None:
+        """Writes and reads back; what survives a power cycle is unlocked for it and locked again.
+
+        Raises:
+            DeviceError: the motor has torque (only torque_enable = 0 is written then), or reads back another value.
+            BusTimeout, BusError, ConfigError: as :meth:`read`; or a value the register cannot hold.
+        """
+
+def make_motor_registers(motor_family: str, bus: BusConfig) -> MotorRegisters:
+    """The registers of one line's motors, not yet open. Raises ConfigError: unknown family or bus."""
 
 # robot: register_robot.cpp
 
@@ -412,6 +443,7 @@ class JointSpec:
         grips: bool = False,
         drive_timeout: float = 0.0,
         drive_action: DriveAction = ...,
+        drive: dict[str, float] = ...,
     ) -> None: ...
     @property
     def name(self) -> str: ...
@@ -437,6 +469,8 @@ class JointSpec:
     def drive_timeout(self) -> float: ...  # silence after which the drive acts by itself; 0: never [s]
     @property
     def drive_action(self) -> DriveAction: ...  # what it does then
+    @property
+    def drive(self) -> dict[str, float]: ...  # settings that only the motor family knows (a copy)
 
 class Embodiment:
     """The constant description of a robot model."""
@@ -503,7 +537,7 @@ def make_robot(embodiment: Embodiment, calibration: list[JointCalibration], bus:
 
 # -- control: the loop ---------------------------------------------------------------------------------------
 
-LoopStateName = Literal["idle", "ramp", "run", "hold", "estop", "fault"]
+LoopStateName = Literal["boot", "identify", "calibrated", "armed", "ramp", "run", "hold", "off", "fault"]
 LOOP_STATES: tuple[str, ...]  # names of LoopColumns["state"]
 LOOP_REASONS: tuple[str, ...]  # names of LoopColumns["reason"]
 MAX_ROWS: int  # of one plan
@@ -542,8 +576,10 @@ class LoopRecord(TypedDict):
     lateness_us: float
     read_us: float
     state: LoopStateName
+    requests: int  # taken up by this tick: 1 enable, 2 hold, 4 resume, 8 reset, 16 e-stop, 32 release
+    is_enabled: bool  # torque is on, commands are sent
     finding: LoopFinding  # the watchdog's, this tick
-    cause: LoopFinding  # why the loop is in hold, estop or fault
+    cause: LoopFinding  # why the loop is in hold or fault
     plan_sequence: int  # 0: no plan in force
     generation: int
     row: int  # last row that was due, -1: no plan in force
@@ -556,7 +592,8 @@ class LoopRecord(TypedDict):
     target: NDArray[np.float64]  # (num_joints) [rad]
     measured: NDArray[np.float64]  # (num_joints) [rad]
     sample_age: NDArray[np.float32]  # (num_joints) [s]
-    reasons: NDArray[np.uint8]  # LimitReason bits (num_joints)
+    torque_share: NDArray[np.float32]  # torque limit in force (num_joints) [0..1]
+    reasons: NDArray[np.uint16]  # LimitReason bits (num_joints)
     drive_error: NDArray[np.uint8]  # (num_joints)
 
 class LoopColumns(TypedDict):
@@ -567,6 +604,8 @@ class LoopColumns(TypedDict):
     lateness_us: NDArray[np.float32]
     read_us: NDArray[np.float32]
     state: NDArray[np.uint8]  # index into LOOP_STATES
+    requests: NDArray[np.uint8]
+    is_enabled: NDArray[np.bool_]
     verdict: NDArray[np.uint8]  # 0 ok, 1 hold, 2 fault
     reason: NDArray[np.uint8]  # index into LOOP_REASONS
     plan_sequence: NDArray[np.uint64]
@@ -582,7 +621,8 @@ class LoopColumns(TypedDict):
     target: NDArray[np.float64]  # (num_records, num_joints) [rad]
     measured: NDArray[np.float64]  # (num_records, num_joints) [rad]
     sample_age: NDArray[np.float32]  # (num_records, num_joints) [s]
-    reasons: NDArray[np.uint8]  # (num_records, num_joints)
+    torque_share: NDArray[np.float32]  # (num_records, num_joints) [0..1]
+    reasons: NDArray[np.uint16]  # (num_records, num_joints)
     drive_error: NDArray[np.uint8]  # (num_records, num_joints)
 
 class LoopCounters(TypedDict):
@@ -592,6 +632,7 @@ class LoopCounters(TypedDict):
     stale_ticks: int
     send_failures: int
     holds: int
+    resets: int
     refused_plans: int
     dropped_records: int
     limited_ticks: dict[str, int]  # per reason: position, velocity, acceleration, jerk, ...
@@ -621,6 +662,7 @@ class ControlLoop:
         stale_fault_s: float = 0.0,  # 0: 0.1 s, or six periods if that is longer
         ramp_share: float = 0.25,
         estop_torque_share: float = 0.5,
+        max_first_step: float = 1.0,  # from the command to a plan's row that takes over [rad]
         priority: int = 80,  # SCHED_FIFO; 0: do not ask for it
         cpu: int = -1,
         ring_capacity: int = 8192,
@@ -656,6 +698,7 @@ class ControlLoop:
     def resume(self) -> None: ...
     def reset(self) -> None: ...
     def estop(self) -> None: ...
+    def release(self) -> None: ...  # torque off, once at rest; gravity-loaded joints fall
     def on_grid(self, time_s: float) -> float: ...  # first tick time at or after time_s [s]
     def tick(self, now_s: float) -> LoopRecord: ...  # one tick by hand; raises DeviceError while running
     def snapshot(self) -> LoopRecord | None: ...  # newest record; None: no tick yet

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from wallx_edge import _core
 from wallx_edge.buses import Adapter
+from wallx_edge.calibrate import check_signature
 from wallx_edge.embodiment import load_calibration, load_embodiment, with_drops
-from wallx_edge.errors import BusTimeout, SafetyStop
+from wallx_edge.errors import BusTimeout, ConfigError, SafetyStop
 from wallx_edge.robot_config import RobotConfig
 
 __all__ = ["Robot", "lateness_us"]
@@ -24,6 +25,7 @@ __all__ = ["Robot", "lateness_us"]
 log = logging.getLogger(__name__)
 
 ENABLE_TIMEOUT = 1.0  # for torque on and the first feedback [s]
+RESET_TIMEOUT = 10.0  # for braking to rest, and what follows [s]
 POLL = 0.002  # between looks at the loop's state [s]
 
 
@@ -70,6 +72,8 @@ class Robot:
                 "accept_drop: %s will fall when this computer falls silent: their drives let go", ", ".join(falling)
             )
         calibration = load_calibration(config.calibration, embodiment)
+        by_joint = dict(zip((joint.name for joint in embodiment.joints), calibration, strict=True))
+        check_signature(config.calibration, embodiment, by_joint, config.bus)
         adapter = Adapter(config.bus) if config.bus.adapter else None
         try:
             core = _core.make_robot(embodiment, calibration, adapter.config if adapter else config.bus.core())
@@ -116,7 +120,7 @@ class Robot:
         try:
             # from the first request on, whatever interrupts: leaving holds
             self.loop.resume() if self.loop.state == "hold" else self.loop.enable()
-            self._wait_for_state(("ramp", "run", "hold", "estop", "fault"), "the motors were not enabled")
+            self._wait_for_state(("armed", "ramp", "run", "hold", "fault"), "the motors were not enabled")
             self.check()
             self._is_enabled = True
             yield self
@@ -124,7 +128,7 @@ class Robot:
             self._is_enabled = False
             self.loop.hold()
             if self.loop.is_running:
-                self._wait_for_state(("idle", "hold", "estop", "fault"), "the loop did not take up the hold")
+                self._wait_for_state(("calibrated", "hold", "off", "fault"), "the loop did not take up the hold")
 
     def state(self) -> tuple[NDArray[np.float64], float]:
         """The newest measured joint positions [rad] (joints,) and when the oldest of them was taken [s].
@@ -160,7 +164,7 @@ class Robot:
         return self.loop.submit(rows, start, step, generation)
 
     def check(self) -> None:
-        """Raises the loop's fault, if there is one.
+        """Raises the loop's fault or e-stop, if there is one.
 
         Raises:
             SafetyStop: with the last records of the loop as ``records``.
@@ -171,14 +175,63 @@ class Robot:
             error = SafetyStop(report["message"] + said)
             error.records = report["records"]
             raise error
-        if self.loop.state == "estop":
-            raise SafetyStop("e-stop: the robot braked and holds at low torque; reset it before it moves again")
 
-    def _wait_for_state(self, states: Collection[str], otherwise: str) -> None:
-        deadline = time.monotonic() + ENABLE_TIMEOUT
+    def estop(self) -> None:
+        """Brakes along the limits, then holds at a low torque limit, until :meth:`reset`. Does not wait."""
+        self.loop.estop()
+
+    def reset(self) -> None:
+        """Takes back a fault or an e-stop, once the robot is at rest; moves nothing. Blocks until then. Logged.
+
+        Raises:
+            SafetyStop: it is not at rest in time, or the reason is still there.
+        """
+        report = self.loop.fault_report()
+        if report is None:
+            return
+        log.warning("reset after: %s", report["message"])
+        self.loop.reset()
+        self._wait_for_state(("identify", "calibrated"), "the fault was not reset", RESET_TIMEOUT)
+
+    @property
+    def falling_joints(self) -> tuple[str, ...]:
+        """The joints that fall when the torque goes."""
+        return tuple(joint.name for joint in self.embodiment.joints if joint.gravity_loaded)
+
+    def release(self, falling: Collection[str]) -> None:
+        """Torque off, once the robot is at rest. Blocks until then. A fault or e-stop stays latched.
+
+        Args:
+            falling: every joint that will fall, as :attr:`falling_joints` lists them: who lets go must know what falls.
+
+        Raises:
+            ConfigError: other joints were named; nothing happens.
+            SafetyStop: the torque did not go off in time.
+        """
+        if set(falling) != set(self.falling_joints):
+            raise ConfigError(
+                f"release() was told that {', '.join(falling) or 'nothing'} will fall, but it is "
+                f"{', '.join(self.falling_joints) or 'nothing'}: support the arm, then name these joints"
+            )
+        log.warning("releasing: torque off, %s will fall", ", ".join(self.falling_joints) or "nothing")
+        self.loop.hold()
+        self.loop.release()
+        deadline = time.monotonic() + RESET_TIMEOUT
+
+        def is_off() -> bool:
+            record = self.loop.snapshot()
+            return record is not None and record["state"] in ("off", "fault") and not record["is_enabled"]
+
+        while not is_off():
+            if time.monotonic() > deadline:
+                raise SafetyStop(f"the torque did not go off within {RESET_TIMEOUT:g} s")
+            time.sleep(POLL)
+
+    def _wait_for_state(self, states: Collection[str], otherwise: str, timeout: float = ENABLE_TIMEOUT) -> None:
+        deadline = time.monotonic() + timeout
         while self.loop.state not in states:
             if time.monotonic() > deadline:
-                raise SafetyStop(f"{otherwise} within {ENABLE_TIMEOUT:g} s")
+                raise SafetyStop(f"{otherwise} within {timeout:g} s")
             time.sleep(POLL)
 
     def _wait_for_feedback(self) -> None:
@@ -186,7 +239,7 @@ class Robot:
         while True:
             self.check()
             record = self.loop.snapshot()
-            if record is not None and np.all(np.isfinite(record["sample_age"])) and record["read"]["code"] == "ok":
+            if record is not None and record["state"] == "calibrated" and record["read"]["code"] == "ok":
                 return
             if time.monotonic() > deadline:
                 silent = record["read"]["joint"] if record else -1

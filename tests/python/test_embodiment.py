@@ -124,7 +124,7 @@ def test_a_drop_must_be_accepted_or_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'lift' let go .* accept_drop = true"):
         with_drops(door, None)
     with pytest.raises(ConfigError, match="'lift' let go"):
-        _core.make_robot(door, [], "/dev/null")
+        _core.make_robot(door, [], _core.BusConfig(port="/dev/null"))
 
     armed, falling = with_drops(door, True)
     assert falling == ["lift"]
@@ -360,8 +360,8 @@ def test_a_lerobot_file_loads_in_joint_order(tmp_path: Path) -> None:
         ("id", "3", "id is '3', must be a whole number"),
         ("drive_mode", 2, "drive_mode is 2, must be 0..1"),
         ("drive_mode", True, "drive_mode is True, must be a whole number"),
-        ("homing_offset", 2048, "homing_offset is 2048, must be -2047..2047"),
-        ("homing_offset", -2048, "homing_offset is -2048, must be -2047..2047"),
+        ("homing_offset", 1044480, "homing_offset is 1044480, must be -1044479..1044479"),
+        ("homing_offset", -1044480, "homing_offset is -1044480, must be -1044479..1044479"),
         ("homing_offset", 1.5, "homing_offset is 1.5, must be a whole number"),
         ("range_min", -1, "range_min is -1, must be 0..4095"),
         ("range_min", 3441, "range_min is 3441, must be below range_max = 3441"),

@@ -190,8 +190,7 @@ def test_a_servo_that_restarts_is_noticed(arm: LiveArm) -> None:
             robot.check()
         wait_until_commands_rest(robot)
         # latched until somebody says so; then it is enabled like the first time
-        robot.loop.reset()
-        wait_for(lambda: robot.loop.state == "idle", "the reset")
+        robot.reset()
         with robot.enabled():
             play_sweep(robot)
     assert arm.story().trace.torque[-1].all()
@@ -213,11 +212,11 @@ def test_estop_brakes_and_holds_at_low_torque(arm: LiveArm) -> None:
         with pytest.raises(SafetyStop, match="e-stop"), robot.enabled():
             play_sweep(robot)
             robot.loop.estop()
-            wait_for(lambda: robot.loop.state == "estop", "the e-stop")
+            wait_for(lambda: robot.loop.state == "fault", "the e-stop")
             wait_until_commands_rest(robot)
             robot.check()
         robot.loop.resume()
-        assert robot.loop.state == "estop"
+        assert robot.loop.state == "fault"
     story = arm.story()
     story.check_held()
     assert any(r.get("address") == 48 for r in story.records if r["kind"] == "instruction")

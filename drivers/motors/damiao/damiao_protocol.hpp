@@ -36,6 +36,12 @@ enum Status : std::uint8_t {
 };
 const char* to_string(Status status) noexcept;
 
+// One step of what frames carry. Both ends round toward -range, so a value is half a step below what was
+// meant.
+constexpr double position_step(const Ranges& ranges) noexcept { return 2 * ranges.position / 65535; }
+constexpr double velocity_step(const Ranges& ranges) noexcept { return 2 * ranges.velocity / 4095; }
+constexpr double torque_step(const Ranges& ranges) noexcept { return 2 * ranges.torque / 4095; }
+
 enum class Special : std::uint8_t { clear_error = 0xFB, enable = 0xFC, disable = 0xFD, set_zero = 0xFE };
 
 // torque = kp (position - measured) + kd (velocity - measured) + torque

@@ -83,6 +83,8 @@ Status fast_part(const Status& whole, std::size_t num_bytes, std::size_t index) 
 // a damaged frame never hides the one behind it.
 class StatusParser {
  public:
+  using Reply = Status;
+
   // An announced length above `max_parameters` is damage: the parser does not wait for bytes that nobody
   // sends.
   explicit StatusParser(std::size_t max_parameters = kMaxParameters) noexcept { reset(max_parameters); }

@@ -31,7 +31,7 @@ struct Register {
   Memory memory = Memory::ram;
 };
 
-// "current" is what a model measures: see Model::load_scale
+// Currents count in Model::current_unit.
 // clang-format off
 inline constexpr std::array kRegisters{
     Register{"model_number",          0, 2, false, 1,             "",      Access::read,       Memory::eeprom},
@@ -120,22 +120,25 @@ constexpr bool put(const Register& row, std::int64_t value, std::span<std::uint8
 struct Model {
   int number = 0;
   std::string_view name;
-  double load_scale = 0;            // present_current * load_scale = share of the stall torque
-  bool has_current = true;          // else register 126 is a load in 0.1 %, and there are no current modes
+  double stall_current = 0;  // [A]
+  double current_unit = 0;   // of the current registers [A]; 0: has none, register 126 is a load in 0.1 %
   int min_fast_sync_firmware = 45;  // older firmware does not answer a fast sync read
+  int min_watchdog_firmware = 38;   // older firmware has no bus watchdog
+
+  constexpr double load_scale() const { return current_unit > 0 ? current_unit / stall_current : 1e-3; }
 };
 
 inline constexpr std::array kModels{
-    Model{1190, "XL330-M077", 1e-3 / 1.47, true, 46},    // 1 mA a unit, 1.47 A at stall, 5 V
-    Model{1200, "XL330-M288", 1e-3 / 1.47, true, 46},    //
-    Model{1210, "XC330-T181", 1e-3 / 0.80, true, 46},    // 12 V
-    Model{1220, "XC330-T288", 1e-3 / 0.80, true, 46},    //
-    Model{1060, "XL430-W250", 1e-3, false, 45},          //
-    Model{1070, "XC430-W150", 1e-3, false, 45},          //
-    Model{1020, "XM430-W350", 2.69e-3 / 2.3, true, 45},  // 2.69 mA a unit, 12 V
-    Model{1120, "XM540-W270", 2.69e-3 / 4.4, true, 45},  //
-    Model{1110, "XH540-W150", 2.69e-3 / 4.9, true, 45},  //
-    Model{1100, "XH540-W270", 2.69e-3 / 4.9, true, 45},  //
+    Model{1190, "XL330-M077", 1.47, 1e-3, 46, 0},      // 5 V
+    Model{1200, "XL330-M288", 1.47, 1e-3, 46, 0},      //
+    Model{1210, "XC330-T181", 0.80, 1e-3, 46, 0},      // 12 V, as all that follow
+    Model{1220, "XC330-T288", 0.80, 1e-3, 46, 0},      //
+    Model{1060, "XL430-W250", 1.40, 0, 45, 38},        //
+    Model{1070, "XC430-W150", 1.40, 0, 45, 38},        //
+    Model{1020, "XM430-W350", 2.30, 2.69e-3, 45, 38},  //
+    Model{1120, "XM540-W270", 4.40, 2.69e-3, 45, 38},  //
+    Model{1110, "XH540-W150", 4.90, 2.69e-3, 45, 38},  //
+    Model{1100, "XH540-W270", 4.90, 2.69e-3, 45, 38},  //
 };
 
 constexpr const Model* find_model(int number) noexcept {
@@ -144,7 +147,8 @@ constexpr const Model* find_model(int number) noexcept {
   return nullptr;
 }
 
-// operating_mode; those in which a goal position is a position
+// operating_mode
+inline constexpr int kModeVelocity = 1;
 inline constexpr int kModePosition = 3;
 inline constexpr int kModeExtendedPosition = 4;
 inline constexpr int kModeCurrentBasedPosition = 5;
@@ -152,10 +156,11 @@ inline constexpr int kAnswerAll = 2;  // status_return_level: every instruction 
 // drive_mode: bit 0 the servo reverses its direction; bit 2 profiles are times, bit 3 a goal turns the torque
 // on
 inline constexpr int kDriveReverse = 1 << 0;
-inline constexpr int kDriveMask = 0b1101;
+inline constexpr int kDriveMask = 0b1100;
 inline constexpr int kMaxPwm = 885;
 inline constexpr int kWatchdogTripped = -1;  // bus_watchdog
 inline constexpr int kMaxWatchdog = 127;
+inline constexpr int kMaxReturnDelay = 10;  // 20 us: what a loop can wait for each servo
 
 // error byte of an answer
 inline constexpr std::uint8_t kAlert = 1 << 7;

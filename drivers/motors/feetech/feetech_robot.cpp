@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/errors.hpp"
+#include "drivers/motors/servo_calibration.hpp"
 
 namespace wallx {
 
@@ -42,11 +43,6 @@ constexpr std::uint8_t kMotionBytes = kGoalSpeed.address + kGoalSpeed.num_bytes 
 static_assert(kMotionBytes == 7);
 
 constexpr int kMaxTorqueValue = 1000;
-constexpr int kNumTries = 3;
-constexpr auto kAnswerTime = std::chrono::milliseconds(50);  // a USB adapter may sit on an answer for 16 ms
-
-std::string quote(const std::string& name) { return "joint '" + name + "'"; }
-
 // `block` starts at register `first`
 int get(const Register& row, std::span<const std::uint8_t> block, std::uint8_t first) noexcept {
   const std::uint8_t* at = block.data() + (row.address - first);
@@ -54,114 +50,76 @@ int get(const Register& row, std::span<const std::uint8_t> block, std::uint8_t f
 }
 
 constexpr int kMissedToDoubt = 2;  // reads without an answer before a servo may have restarted
-constexpr int kReadBackTries = 3;
-constexpr Duration kReadBackTime = std::chrono::milliseconds(10);
+constexpr ServoBounds kBounds{.family = "Feetech",
+                              .max_servos = FeetechRobot::kMaxServos,
+                              .max_id = feetech::kMaxId,
+                              .max_ticks = feetech::kMaxTicks,
+                              .max_homing_offset = 2047,
+                              .rad_per_tick = feetech::kRadPerTick};
+
+std::vector<std::uint8_t> ids_of(const Embodiment& embodiment,
+                                 const std::vector<JointCalibration>& calibration) {
+  check_calibration(embodiment, calibration, kBounds);
+  for (const JointSpec& joint : embodiment.joints)
+    if (joint.drive_timeout != 0)
+      throw ConfigError("joint '" + joint.name + "' of embodiment '" + embodiment.name +
+                        "': drive_timeout is " + std::to_string(joint.drive_timeout) +
+                        " s, but Feetech servos have no timeout; leave it out");
+  std::vector<std::uint8_t> ids;
+  for (const JointCalibration& joint : calibration) ids.push_back(static_cast<std::uint8_t>(joint.id));
+  return ids;
+}
 
 }  // namespace
 
 FeetechRobot::FeetechRobot(Embodiment embodiment, std::vector<JointCalibration> calibration,
                            std::unique_ptr<Bus> bus)
-    : embodiment_(std::move(embodiment)), calibration_(std::move(calibration)), bus_(std::move(bus)) {
-  validate();
-  narrow_limits();
-  num_servos_ = calibration_.size();
-  joint_of_id_.fill(-1);
-  for (std::size_t i = 0; i < num_servos_; ++i) {
+    : embodiment_(std::move(embodiment)),
+      calibration_(std::move(calibration)),
+      line_(std::move(bus), ids_of(embodiment_, calibration_)) {
+  narrow_limits(embodiment_, calibration_, feetech::kRadPerTick);
+  for (std::size_t i = 0; i < line_.size(); ++i) {
     const JointCalibration& joint = calibration_[i];
-    ids_[i] = static_cast<std::uint8_t>(joint.id);
-    joint_of_id_[ids_[i]] = static_cast<std::int8_t>(i);
-    servos_[i].id = ids_[i];
     servos_[i].range_min = joint.range_min;
     servos_[i].range_max = joint.range_max;
     servos_[i].scale = feetech::TickScale(joint);
   }
-  state_request_ = feetech::encode_sync_read(kStateAddress, kStateBytes, {ids_.data(), num_servos_});
-  torque_request_ = feetech::encode_sync_read(kTorqueEnable.address, 1, {ids_.data(), num_servos_});
+  state_request_ = feetech::encode_sync_read(kStateAddress, kStateBytes, line_.ids());
+  torque_request_ = feetech::encode_sync_read(kTorqueEnable.address, 1, line_.ids());
   torque_limit_request_ =
-      feetech::encode_sync_read(kTorqueLimit.address, kTorqueLimit.num_bytes, {ids_.data(), num_servos_});
-}
-
-void FeetechRobot::validate() const {
-  const std::size_t num_joints = embodiment_.joints.size();
-  if (num_joints == 0 || num_joints > kMaxServos)
-    throw ConfigError("embodiment '" + embodiment_.name + "' has " + std::to_string(num_joints) +
-                      " joints, one Feetech bus drives 1.." + std::to_string(kMaxServos));
-  if (calibration_.size() != num_joints)
-    throw CalibrationError("calibration of '" + embodiment_.name + "' has " +
-                           std::to_string(calibration_.size()) + " joints, the embodiment has " +
-                           std::to_string(num_joints));
-  for (std::size_t i = 0; i < num_joints; ++i) {
-    const JointCalibration& joint = calibration_[i];
-    const std::string name = quote(embodiment_.joints[i].name);
-    if (embodiment_.joints[i].model_numbers.empty())
-      throw ConfigError(name + " of embodiment '" + embodiment_.name +
-                        "': model_numbers is empty, must list the servos that fit");
-    if (embodiment_.joints[i].drive_timeout != 0)
-      throw ConfigError(name + " of embodiment '" + embodiment_.name + "': drive_timeout is " +
-                        std::to_string(embodiment_.joints[i].drive_timeout) +
-                        " s, but Feetech servos have no timeout; leave it out");
-    if (joint.id < 0 || joint.id > feetech::kMaxId)
-      throw CalibrationError(name + ": id is " + std::to_string(joint.id) + ", must be 0.." +
-                             std::to_string(feetech::kMaxId));
-    for (std::size_t other = 0; other < i; ++other)
-      if (calibration_[other].id == joint.id)
-        throw CalibrationError(name + ": id " + std::to_string(joint.id) + " is also that of " +
-                               quote(embodiment_.joints[other].name) + "; every servo needs its own");
-    if (joint.drive_mode != 0 && joint.drive_mode != 1)
-      throw CalibrationError(name + ": drive_mode is " + std::to_string(joint.drive_mode) +
-                             ", must be 0 or 1");
-    if (joint.range_min < 0 || joint.range_max > feetech::kMaxTicks || joint.range_min >= joint.range_max)
-      throw CalibrationError(name + ": range " + std::to_string(joint.range_min) + ".." +
-                             std::to_string(joint.range_max) + " must be rising and inside 0.." +
-                             std::to_string(feetech::kMaxTicks));
-  }
-}
-
-// the unit may have been calibrated over less than its model can do: whoever limits motion must know the
-// smaller range
-void FeetechRobot::narrow_limits() {
-  for (std::size_t i = 0; i < embodiment_.joints.size(); ++i) {
-    JointSpec& joint = embodiment_.joints[i];
-    if (is_wheel(i)) continue;
-    const double half = (calibration_[i].range_max - calibration_[i].range_min) / 2.0 * feetech::kRadPerTick;
-    joint.limits.min_position = std::max(joint.limits.min_position, -half);
-    joint.limits.max_position = std::min(joint.limits.max_position, half);
-    if (!(joint.limits.min_position < joint.limits.max_position))
-      throw CalibrationError(quote(joint.name) + ": the calibrated range of +-" + std::to_string(half) +
-                             " rad has nothing in common with the embodiment's position limits");
-  }
+      feetech::encode_sync_read(kTorqueLimit.address, kTorqueLimit.num_bytes, line_.ids());
 }
 
 std::string FeetechRobot::describe(std::size_t joint) const {
-  return quote(embodiment_.joints[joint].name) + " (id " + std::to_string(ids_[joint]) + ")";
+  return "joint '" + embodiment_.joints[joint].name + "' (id " + std::to_string(calibration_[joint].id) + ")";
 }
 
 void FeetechRobot::connect() {
   if (is_connected_) return;
-  bus_->open();
+  line_.bus().open();
   try {
     std::string silent;
     std::size_t num_silent = 0;
-    for (std::size_t i = 0; i < num_servos_; ++i) {
-      if (ask_one(i, feetech::encode_ping(ids_[i]), {})) continue;
+    for (std::size_t i = 0; i < line_.size(); ++i) {
+      if (line_.ask_one(i, feetech::encode_ping(line_.ids()[i]), {})) continue;
       silent += (num_silent++ ? ", " : "") + describe(i);
     }
     if (num_silent > 0)
-      throw BusTimeout("no answer on " + bus_->name() + " from " + silent + " after " +
-                       std::to_string(kNumTries) + " tries; check " +
-                       (num_silent == num_servos_ ? "the power supply, the port and the baud rate"
-                                                  : "that servo's cable, id and baud rate"));
-    for (std::size_t i = 0; i < num_servos_; ++i) {
+      throw BusTimeout("no answer on " + line_.bus().name() + " from " + silent + " after " +
+                       std::to_string(kNumAsks) + " tries; check " +
+                       (num_silent == line_.size() ? "the power supply, the port and the baud rate"
+                                                   : "that servo's cable, id and baud rate"));
+    for (std::size_t i = 0; i < line_.size(); ++i) {
       Config config{};
-      if (!ask_one(i, feetech::encode_read(ids_[i], kConfigAddress, kConfigBytes), config))
-        throw BusTimeout(describe(i) + " on " + bus_->name() +
+      if (!line_.ask_one(i, feetech::encode_read(line_.ids()[i], kConfigAddress, kConfigBytes), config))
+        throw BusTimeout(describe(i) + " on " + line_.bus().name() +
                          " answers a ping but not a read of registers " + std::to_string(kConfigAddress) +
                          ".." + std::to_string(kConfigAddress + kConfigBytes - 1) +
                          "; check its cable and supply");
       check_config(i, config);
     }
   } catch (...) {
-    bus_->close();
+    line_.bus().close();
     throw;
   }
   for (Servo& servo : servos_) servo.has_position = false;
@@ -171,39 +129,13 @@ void FeetechRobot::connect() {
 
 void FeetechRobot::disconnect() noexcept {
   is_connected_ = is_movable_ = false;
-  bus_->close();
-}
-
-bool FeetechRobot::ask_one(std::size_t joint, const Frame& request, std::span<std::uint8_t> parameters) {
-  const auto require = [&](const Result& result) {
-    if (result.code == ErrorCode::bus_closed)
-      throw BusError(bus_->name() + " went away while " + describe(joint) +
-                     " was asked; is the adapter still plugged in?");
-    return result.ok();
-  };
-  for (int attempt = 0; attempt < kNumTries; ++attempt) {
-    const TimePoint deadline = Clock::now() + kAnswerTime;
-    if (!require(bus_->discard_input()) || !require(bus_->transmit(request.bytes(), deadline))) continue;
-    parser_.reset(parameters.size());
-    std::size_t received = 0;
-    do {
-      if (!require(bus_->receive(input_, deadline, received))) break;
-      parser_.push({input_.data(), received});
-      feetech::Reply reply;
-      while (parser_.next(reply)) {
-        if (reply.id != ids_[joint] || reply.parameters.size() != parameters.size()) continue;
-        std::copy(reply.parameters.begin(), reply.parameters.end(), parameters.begin());
-        return true;
-      }
-    } while (Clock::now() < deadline);
-  }
-  return false;
+  line_.bus().close();
 }
 
 void FeetechRobot::check_config(std::size_t joint, const Config& config) {
   const auto found = [&](const Register& row) { return get(row, config, kConfigAddress); };
   const auto mismatch = [&](const Register& row, const std::string& expected, const std::string& fix) {
-    return describe(joint) + " on " + bus_->name() + ": register " + std::string(row.name) + " (" +
+    return describe(joint) + " on " + line_.bus().name() + ": register " + std::string(row.name) + " (" +
            std::to_string(row.address) + ") is " + std::to_string(found(row)) + ", expected " + expected +
            "; " + fix;
   };
@@ -247,53 +179,6 @@ void FeetechRobot::check_config(std::size_t joint, const Config& config) {
     throw CalibrationError(mismatch(kMaxAngle, std::to_string(calibration.range_max), fix));
 }
 
-Result FeetechRobot::ask_all(const Frame& request, std::size_t num_parameters, TimePoint deadline) noexcept {
-  for (Answer& answer : answers_) answer.is_fresh = false;
-  if (const Result result = bus_->discard_input(); !result.ok()) return result;
-  if (const Result result = bus_->transmit(request.bytes(), deadline); !result.ok()) return result;
-
-  parser_.reset(num_parameters);
-  std::size_t num_fresh = 0;
-  bool has_strange = false;
-  TimePoint now{};
-  while (num_fresh < num_servos_) {
-    std::size_t received = 0;
-    const Result result = bus_->receive(input_, deadline, received);
-    if (result.code == ErrorCode::timeout) break;
-    if (!result.ok()) return result;
-    now = Clock::now();
-    parser_.push({input_.data(), received});
-    feetech::Reply reply;
-    while (parser_.next(reply)) {
-      const int joint = joint_of_id_[reply.id];
-      if (joint < 0 || reply.parameters.size() != num_parameters) {
-        has_strange = true;
-        continue;
-      }
-      // servos answer in the order asked, so an answer that came before this one but belongs behind it is a
-      // late one of the previous cycle
-      for (std::size_t later = static_cast<std::size_t>(joint); later < num_servos_; ++later) {
-        num_fresh -= answers_[later].is_fresh;
-        answers_[later].is_fresh = false;
-      }
-      Answer& answer = answers_[static_cast<std::size_t>(joint)];
-      std::copy(reply.parameters.begin(), reply.parameters.end(), answer.parameters.begin());
-      answer.error = reply.error;
-      answer.arrived_at = now;
-      answer.is_fresh = true;
-      ++num_fresh;
-    }
-    if (num_fresh < num_servos_ && now >= deadline) break;  // a line that never falls silent must not keep us
-  }
-  for (std::size_t i = 0; i < num_servos_; ++i) {
-    if (answers_[i].is_fresh) continue;
-    const bool is_bad = has_strange || parser_.num_skipped() > 0;
-    return {.code = is_bad ? ErrorCode::bad_reply : ErrorCode::timeout,
-            .joint = static_cast<std::int16_t>(i)};
-  }
-  return {};
-}
-
 // a servo that holds something is at its limits by purpose
 DriveHealth FeetechRobot::judge(std::size_t joint, std::uint8_t error) const noexcept {
   std::uint8_t faults = servos_[joint].faults;
@@ -305,10 +190,10 @@ DriveHealth FeetechRobot::judge(std::size_t joint, std::uint8_t error) const noe
 
 Result FeetechRobot::read_state(TimePoint deadline, JointState& state) noexcept {
   if (!is_connected_) return {.code = ErrorCode::wrong_state};
-  const Result result = ask_all(state_request_, kStateBytes, deadline);
-  state.num_joints = num_servos_;
-  for (std::size_t i = 0; i < num_servos_; ++i) {
-    const Answer& answer = answers_[i];
+  const Result result = line_.ask_all(state_request_, kStateBytes, deadline);
+  state.num_joints = line_.size();
+  for (std::size_t i = 0; i < line_.size(); ++i) {
+    const auto& answer = line_[i];
     Servo& servo = servos_[i];
     servo.has_position = answer.is_fresh;
     servo.num_missed = answer.is_fresh ? 0 : servo.num_missed + 1;
@@ -332,11 +217,10 @@ Result FeetechRobot::read_state(TimePoint deadline, JointState& state) noexcept 
 
 // a servo that restarts forgets its torque and answers as if nothing had been
 Result FeetechRobot::check_torque(TimePoint deadline) noexcept {
-  if (const Result result = ask_all(torque_request_, 1, deadline); !result.ok()) return result;
-  for (std::size_t i = 0; i < num_servos_; ++i)
-    if (answers_[i].parameters[0] != 1)
-      return {
-          .code = ErrorCode::torque_off, .joint = static_cast<std::int16_t>(i), .detail = answers_[i].error};
+  if (const Result result = line_.ask_all(torque_request_, 1, deadline); !result.ok()) return result;
+  for (std::size_t i = 0; i < line_.size(); ++i)
+    if (line_[i].parameters[0] != 1)
+      return {.code = ErrorCode::torque_off, .joint = static_cast<std::int16_t>(i), .detail = line_[i].error};
   is_torque_doubtful_ = false;
   return {};
 }
@@ -358,9 +242,9 @@ std::uint16_t FeetechRobot::to_goal_speed(std::size_t joint, double velocity) co
 }
 
 Result FeetechRobot::write_all(std::uint8_t address, std::uint8_t num_bytes, TimePoint deadline) noexcept {
-  const Frame frame = feetech::encode_sync_write(address, num_bytes, {ids_.data(), num_servos_},
-                                                 {data_.data(), num_servos_ * num_bytes});
-  return bus_->transmit(frame.bytes(), deadline);
+  const Frame frame =
+      feetech::encode_sync_write(address, num_bytes, line_.ids(), {data_.data(), line_.size() * num_bytes});
+  return line_.bus().transmit(frame.bytes(), deadline);
 }
 
 Result FeetechRobot::write_goals(std::span<const double> position, std::span<const double> velocity,
@@ -369,23 +253,23 @@ Result FeetechRobot::write_goals(std::span<const double> position, std::span<con
   std::array<std::uint8_t, kMaxServos> ids;
   for (const bool wheels : {false, true}) {
     std::size_t count = 0;
-    for (std::size_t i = 0; i < num_servos_; ++i) {
+    for (std::size_t i = 0; i < line_.size(); ++i) {
       if (is_wheel(i) != wheels) continue;
-      ids[count] = ids_[i];
+      ids[count] = line_.ids()[i];
       feetech::put_u16(&data_[2 * count++], wheels ? to_goal_speed(i, velocity[i]) : to_goal(i, position[i]));
     }
     if (count == 0) continue;
     const Register& goal = wheels ? kGoalSpeed : kGoalPosition;
     const Frame frame = feetech::encode_sync_write(goal.address, goal.num_bytes, {ids.data(), count},
                                                    {data_.data(), 2 * count});
-    if (const Result result = bus_->transmit(frame.bytes(), deadline); !result.ok()) return result;
+    if (const Result result = line_.bus().transmit(frame.bytes(), deadline); !result.ok()) return result;
   }
   return {};
 }
 
 Result FeetechRobot::switch_on(std::span<const double> measured, TimePoint deadline) noexcept {
   if (!is_connected_) return {.code = ErrorCode::wrong_state};
-  for (std::size_t i = 0; i < num_servos_; ++i) {
+  for (std::size_t i = 0; i < line_.size(); ++i) {
     const auto joint = static_cast<std::int16_t>(i);
     if (!servos_[i].has_position) return {.code = ErrorCode::wrong_state, .joint = joint};
     if (is_wheel(i)) continue;
@@ -401,7 +285,7 @@ Result FeetechRobot::switch_on(std::span<const double> measured, TimePoint deadl
 
   data_.fill(0);  // acceleration, time and speed 0: as fast as it can, our limiter shapes the motion; a wheel
                   // stands
-  for (std::size_t i = 0; i < num_servos_; ++i)
+  for (std::size_t i = 0; i < line_.size(); ++i)
     if (!is_wheel(i))
       feetech::put_u16(&data_[i * kMotionBytes + (kGoalPosition.address - kAcceleration.address)],
                        to_goal(i, measured[i]));
@@ -411,15 +295,15 @@ Result FeetechRobot::switch_on(std::span<const double> measured, TimePoint deadl
   // an e-stop may have left it low
   std::array<double, kMaxServos> full;
   full.fill(1.0);
-  if (const Result result = write_torque_limits({full.data(), num_servos_}, deadline); !result.ok())
+  if (const Result result = write_torque_limits({full.data(), line_.size()}, deadline); !result.ok())
     return result;
   data_.fill(1);
   if (const Result result = write_all(kTorqueEnable.address, 1, deadline); !result.ok()) return result;
-  if (const Result result = read_back(torque_request_, 1, deadline); !result.ok()) return result;
-  for (std::size_t i = 0; i < num_servos_; ++i)
-    if (answers_[i].parameters[0] != 1)
+  if (const Result result = line_.ask_all_surely(torque_request_, 1, deadline); !result.ok()) return result;
+  for (std::size_t i = 0; i < line_.size(); ++i)
+    if (line_[i].parameters[0] != 1)
       return {
-          .code = ErrorCode::drive_error, .joint = static_cast<std::int16_t>(i), .detail = answers_[i].error};
+          .code = ErrorCode::drive_error, .joint = static_cast<std::int16_t>(i), .detail = line_[i].error};
   is_torque_doubtful_ = false;
   return {};
 }
@@ -429,40 +313,31 @@ Result FeetechRobot::switch_off(TimePoint deadline) noexcept {
   is_movable_ = false;
   data_.fill(0);
   if (const Result result = write_all(kTorqueEnable.address, 1, deadline); !result.ok()) return result;
-  if (const Result result = read_back(torque_request_, 1, deadline); !result.ok()) return result;
-  for (std::size_t i = 0; i < num_servos_; ++i)
-    if (answers_[i].parameters[0] != 0)
+  if (const Result result = line_.ask_all_surely(torque_request_, 1, deadline); !result.ok()) return result;
+  for (std::size_t i = 0; i < line_.size(); ++i)
+    if (line_[i].parameters[0] != 0)
       return {
-          .code = ErrorCode::drive_error, .joint = static_cast<std::int16_t>(i), .detail = answers_[i].error};
+          .code = ErrorCode::drive_error, .joint = static_cast<std::int16_t>(i), .detail = line_[i].error};
   return {};
 }
 
 Result FeetechRobot::write_torque_limits(std::span<const double> shares, TimePoint deadline) noexcept {
   if (!is_connected_) return {.code = ErrorCode::wrong_state};
   std::array<std::uint16_t, kMaxServos> limits;
-  for (std::size_t i = 0; i < num_servos_; ++i) {
+  for (std::size_t i = 0; i < line_.size(); ++i) {
     // at least one unit: 0 would let go
     limits[i] = static_cast<std::uint16_t>(std::max(1.0, std::round(shares[i] * servos_[i].max_torque)));
     feetech::put_u16(&data_[i * 2], limits[i]);
   }
   if (const Result result = write_all(kTorqueLimit.address, kTorqueLimit.num_bytes, deadline); !result.ok())
     return result;
-  if (const Result result = read_back(torque_limit_request_, kTorqueLimit.num_bytes, deadline); !result.ok())
+  if (const Result result = line_.ask_all_surely(torque_limit_request_, kTorqueLimit.num_bytes, deadline);
+      !result.ok())
     return result;
-  for (std::size_t i = 0; i < num_servos_; ++i)
-    if (const int found = feetech::get_u16(answers_[i].parameters.data()); found != limits[i])
+  for (std::size_t i = 0; i < line_.size(); ++i)
+    if (const int found = feetech::get_u16(line_[i].parameters.data()); found != limits[i])
       return {.code = ErrorCode::drive_error, .joint = static_cast<std::int16_t>(i), .detail = found};
   return {};
-}
-
-// nobody answers a sync write: only reading back tells that it arrived
-Result FeetechRobot::read_back(const Frame& request, std::size_t num_bytes, TimePoint deadline) noexcept {
-  Result answered;
-  for (int i = 0; i < kReadBackTries; ++i) {
-    answered = ask_all(request, num_bytes, std::min(deadline, Clock::now() + kReadBackTime));
-    if (answered.ok() || answered.code == ErrorCode::bus_closed) break;
-  }
-  return answered;
 }
 
 }  // namespace wallx

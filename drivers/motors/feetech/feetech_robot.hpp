@@ -9,14 +9,35 @@
 
 #include "drivers/motors/feetech/sts_protocol.hpp"
 #include "drivers/motors/feetech/tick_scale.hpp"
+#include "drivers/motors/servo_line.hpp"
 #include "hardware/bus.hpp"
 #include "hardware/robot.hpp"
 
 namespace wallx {
 
+namespace feetech {
+
+// the STS protocol for a ServoLine: one frame is one answer
+struct Protocol {
+  using Frame = feetech::Frame;
+  using Parser = ReplyParser;
+  static constexpr std::size_t kMaxServos = 31;  // one sync write of enable() holds no more
+  static constexpr std::size_t kMaxAnswer = 8;   // [bytes]
+
+  static constexpr std::size_t num_parameters(std::size_t num_bytes, std::size_t) noexcept {
+    return num_bytes;
+  }
+  template <class Visit>
+  static void for_each_part(const Reply& frame, std::size_t, std::size_t, Visit&& visit) noexcept {
+    visit(frame);
+  }
+};
+
+}  // namespace feetech
+
 class FeetechRobot final : public Robot {
  public:
-  static constexpr std::size_t kMaxServos = 31;  // one sync write of enable() holds no more
+  static constexpr std::size_t kMaxServos = feetech::Protocol::kMaxServos;
   static constexpr double kMaxOutsideTicks =
       16;  // of the calibrated range, to enable: reading noise, no more
   static constexpr double kMaxEnableDistance =
@@ -44,14 +65,7 @@ class FeetechRobot final : public Robot {
   static constexpr std::size_t kStateBytes = 8;
   static constexpr std::size_t kConfigBytes = 31;  // registers 3..33
 
-  struct Answer {
-    bool is_fresh = false;  // belongs to the present request
-    std::uint8_t error = 0;
-    std::array<std::uint8_t, kStateBytes> parameters{};
-    TimePoint arrived_at{};
-  };
   struct Servo {
-    std::uint8_t id = 0;
     int range_min = 0;        // [ticks]
     int range_max = 0;        // [ticks]
     int max_torque = 0;       // [0.1 % of stall torque], as configured in the servo
@@ -79,25 +93,17 @@ class FeetechRobot final : public Robot {
     return embodiment_.joints[joint].mode == JointMode::velocity;
   }
   DriveHealth judge(std::size_t joint, std::uint8_t error) const noexcept;
-  void validate() const;
-  void narrow_limits();
-
-  // connect()'s own exchange with one servo; false: no answer. Throws BusError.
-  bool ask_one(std::size_t joint, const feetech::Frame& request, std::span<std::uint8_t> parameters);
   void check_config(std::size_t joint, const Config& config);
   std::string describe(std::size_t joint) const;
 
-  Result ask_all(const feetech::Frame& request, std::size_t num_parameters, TimePoint deadline) noexcept;
   std::uint16_t to_goal(std::size_t joint, double position) noexcept;
   std::uint16_t to_goal_speed(std::size_t joint, double velocity) const noexcept;
   Result write_all(std::uint8_t address, std::uint8_t num_bytes, TimePoint deadline) noexcept;
   Result check_torque(TimePoint deadline) noexcept;
-  Result read_back(const feetech::Frame& request, std::size_t num_bytes, TimePoint deadline) noexcept;
 
   Embodiment embodiment_;
   const std::vector<JointCalibration> calibration_;
-  const std::unique_ptr<Bus> bus_;
-  std::size_t num_servos_ = 0;
+  ServoLine<feetech::Protocol> line_;
   bool is_connected_ = false;
   bool is_torque_doubtful_ = false;  // a servo was silent long enough to have restarted
   bool is_movable_ = false;          // enable() has given every servo a goal since connect()
@@ -105,12 +111,7 @@ class FeetechRobot final : public Robot {
 
   // fixed buffers of the loop calls
   std::array<Servo, kMaxServos> servos_{};
-  std::array<std::uint8_t, kMaxServos> ids_{};  // in joint order, as the frames want them
-  std::array<std::int8_t, 256> joint_of_id_{};  // -1: no joint
-  std::array<Answer, kMaxServos> answers_{};
   std::array<std::uint8_t, kMaxServos * 7> data_{};  // rows of the next sync write
-  std::array<std::uint8_t, feetech::ReplyParser::kMaxPush> input_{};
-  feetech::ReplyParser parser_;
   feetech::Frame state_request_;
   feetech::Frame torque_request_;
   feetech::Frame torque_limit_request_;

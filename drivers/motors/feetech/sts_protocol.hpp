@@ -83,6 +83,8 @@ struct Reply {
 // the one behind it.
 class ReplyParser {
  public:
+  using Reply = feetech::Reply;
+
   // An announced length above `max_parameters` is damage: the parser does not wait for bytes that nobody
   // sends.
   explicit ReplyParser(std::size_t max_parameters = kMaxParameters) noexcept { reset(max_parameters); }

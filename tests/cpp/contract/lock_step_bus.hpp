@@ -21,6 +21,10 @@ class LockStepBus final : public Bus {
  public:
   explicit LockStepBus(std::shared_ptr<Wire> wire) : wire_(std::move(wire)) {}
 
+  // for a loop on the simulated clock: this bus tells its time, and keeps its deadlines
+  bool has_wire_time = false;
+  TimePoint now() const noexcept override { return has_wire_time ? wire_->now() : Clock::now(); }
+
   void open() override {
     if (is_gone) throw BusError(name_ + " is not there");
     if (is_open_) throw BusError(name_ + " is already open");
@@ -38,12 +42,16 @@ class LockStepBus final : public Bus {
     return {};
   }
 
-  Result receive(std::span<std::uint8_t> buffer, TimePoint, std::size_t& received) noexcept override {
+  Result receive(std::span<std::uint8_t> buffer, TimePoint deadline,
+                 std::size_t& received) noexcept override {
     received = 0;
     if (is_gone || !is_open_) return {.code = ErrorCode::bus_closed};
     while (input_.empty()) {
       const auto next = wire_->next_event();
-      if (!next) return {.code = ErrorCode::timeout};
+      if (!next || (has_wire_time && *next > deadline)) {
+        if (has_wire_time && deadline > wire_->now()) wire_->advance(deadline);
+        return {.code = ErrorCode::timeout};
+      }
       wire_->advance(*next);
       take_due();
     }

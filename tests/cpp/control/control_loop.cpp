@@ -29,11 +29,11 @@ bool is_still(const Bench& bench, int last) {
 
 }  // namespace
 
-TEST(idle_sends_nothing_and_reads) {
+TEST(calibrated_sends_nothing_and_reads) {
   Bench bench;
   bench.go_to(1);
   const LoopRecord& record = bench.tick(20);
-  CHECK(record.state == LoopState::idle);
+  CHECK(record.state == LoopState::calibrated);
   CHECK_EQ(bench.robot->num_sends + bench.robot->num_enables, 0);
   CHECK(!record.has_command);
   CHECK_EQ(record.measured[1], bench.robot->pose[1]);
@@ -45,8 +45,8 @@ TEST(startup_is_ramped_from_the_measured_pose) {
   bench.tick(5);
   bench.enable();
   CHECK_EQ(bench.robot->num_enables, 1);
-  CHECK_EQ(bench.robot->sent.front()[2], 0.1 * 3);       // the measured pose
-  CHECK(bench.records.back().state == LoopState::hold);  // no rows yet
+  CHECK_EQ(bench.robot->sent.front()[2], 0.1 * 3);        // the measured pose
+  CHECK(bench.records.back().state == LoopState::armed);  // no rows yet
   bench.go_to(1.0);
   bench.tick();
   CHECK(bench.records.back().state == LoopState::ramp);
@@ -104,7 +104,7 @@ TEST(holds_when_the_chunk_is_late) {
   CHECK(bench.tick_until(LoopState::run, 400) > 0);
   check_limits(*bench.robot, 0.005);
   CHECK(bench.robot->goal[0] != held);
-  CHECK_EQ(bench.loop->counters().num_holds, 2u);  // once for the missing first plan
+  CHECK_EQ(bench.loop->counters().num_holds, 1u);  // none for the missing first plan
 }
 
 TEST(a_hold_asked_for_lasts_until_resume_and_a_new_plan) {
@@ -260,7 +260,10 @@ TEST(stale_joint_holds_then_faults) {
   bench.tick(50);
   CHECK(bench.records.back().state == LoopState::fault);
   bench.loop->request(kRequestReset);
-  CHECK(bench.tick().state == LoopState::idle);
+  CHECK(bench.tick().state == LoopState::identify);
+  CHECK(bench.records.back().requests == kRequestReset);  // in the recording
+  CHECK_EQ(bench.loop->counters().num_resets, 1u);
+  CHECK(bench.tick().state == LoopState::calibrated);
   CHECK(!bench.loop->fault_report().has_value());
   bench.enable();
   bench.go_to(0.5);
@@ -323,7 +326,7 @@ TEST(an_answer_lost_while_enabling_is_asked_for_again) {
   bench.loop->request(kRequestEnable);
   bench.tick();
   CHECK_EQ(bench.robot->num_enables, 0);
-  CHECK(bench.loop->state() == LoopState::idle);
+  CHECK(bench.loop->state() == LoopState::calibrated);
   bench.robot->silent_joint = -1;
   bench.robot->num_lost_enables = 2;
   bench.tick(2);
@@ -332,7 +335,7 @@ TEST(an_answer_lost_while_enabling_is_asked_for_again) {
   CHECK_EQ(bench.robot->num_enables, 1);
   CHECK(bench.robot->is_torque_on);
   bench.tick();
-  CHECK(bench.loop->state() == LoopState::hold);
+  CHECK(bench.loop->state() == LoopState::armed);
 }
 
 TEST(enabling_that_never_answers_is_a_fault) {
@@ -351,7 +354,7 @@ TEST(estop_latches_and_lowers_torque) {
   REQUIRE(bench.tick_until(LoopState::run, 400) > 0);
   bench.tick(60);
   bench.loop->estop();
-  CHECK(bench.tick().state == LoopState::estop);
+  CHECK(bench.tick().state == LoopState::fault);
   CHECK_EQ(bench.robot->torque_share[0], 1.0);  // full torque to brake with
   bench.tick(300);
   CHECK(is_still(bench, 100));
@@ -363,12 +366,16 @@ TEST(estop_latches_and_lowers_torque) {
   bench.loop->request(kRequestResume | kRequestEnable);
   bench.wave(100, 0.05);
   bench.tick(50);
-  CHECK(bench.records.back().state == LoopState::estop);
+  CHECK(bench.records.back().state == LoopState::fault);
   CHECK(is_still(bench, 100));
   // reset alone moves nothing, and drops the plan; enabling starts from the measured pose and restores the
   // torque
+  CHECK(bench.records.back().cause.reason == Reason::estop);
+  const auto report = bench.loop->fault_report();
+  REQUIRE(report.has_value());
+  CHECK(fault_message(*report, bench.robot->embodiment(), bench.config).find("e-stop") != std::string::npos);
   bench.loop->request(kRequestReset);
-  CHECK(bench.tick().state == LoopState::idle);
+  CHECK_EQ(bench.tick_until(LoopState::calibrated, 3), 2);
   const int sends = bench.robot->num_sends;
   bench.tick(20);
   CHECK_EQ(bench.robot->num_sends, sends);
@@ -391,10 +398,10 @@ TEST(estop_beats_reset_and_waits_for_rest) {
   REQUIRE(bench.tick_until(LoopState::run, 400) > 0);
   bench.tick(60);
   bench.loop->request(kRequestEstop | kRequestReset);
-  CHECK(bench.tick().state == LoopState::estop);
+  CHECK(bench.tick().state == LoopState::fault);
   bench.loop->request(kRequestReset);  // while it brakes: not let go of
-  CHECK(bench.tick().state == LoopState::estop);
-  CHECK(bench.tick_until(LoopState::idle, 300) > 3);
+  CHECK(bench.tick().state == LoopState::fault);
+  CHECK(bench.tick_until(LoopState::calibrated, 300) > 3);
   CHECK(is_still(bench, 2));
 }
 
@@ -408,12 +415,12 @@ TEST(estop_of_the_process_reaches_every_loop_once) {
   estop_on_signal(SIGUSR1);
   std::raise(SIGUSR1);
   std::signal(SIGUSR1, SIG_DFL);
-  CHECK(first.tick().state == LoopState::estop);
-  CHECK(second.tick().state == LoopState::estop);
+  CHECK(first.tick().state == LoopState::fault);
+  CHECK(second.tick().state == LoopState::fault);
   first.loop->request(kRequestReset);
-  CHECK(first.tick_until(LoopState::idle, 100) > 0);
+  CHECK(first.tick_until(LoopState::calibrated, 100) > 0);
   first.enable();
-  CHECK(first.records.back().state == LoopState::hold);
+  CHECK(first.records.back().state == LoopState::armed);
   CHECK_THROWS(estop_on_signal(SIGKILL), ConfigError, "signal 9");
 }
 
@@ -426,7 +433,7 @@ TEST(an_estop_goes_on_when_a_joint_falls_silent) {
   bench.loop->estop();
   bench.robot->silent_joint = 0;
   bench.tick(300);
-  CHECK(bench.records.back().state == LoopState::estop);
+  CHECK(bench.records.back().state == LoopState::fault);
   CHECK_EQ(bench.robot->torque_share[0], 0.5);
   CHECK(is_still(bench, 100));
 }
@@ -511,7 +518,7 @@ TEST(a_tick_allocates_nothing) {
   bench.robot->is_closed = true;
   counted(100);
   CHECK_EQ(inside, 0);
-  CHECK(seen.count(LoopState::hold) && seen.count(LoopState::run) && seen.count(LoopState::estop) &&
+  CHECK(seen.count(LoopState::hold) && seen.count(LoopState::run) && seen.count(LoopState::fault) &&
         seen.count(LoopState::fault));
   const long before = wallx::test::allocations();
   const std::vector<int> some(100);

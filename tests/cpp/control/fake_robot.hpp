@@ -40,9 +40,13 @@ class FakeRobot final : public Robot {
   int silent_joint = -1;   // does not answer
   bool is_closed = false;  // the bus is gone
   int nan_joint = -1;      // answers NaN
+  int blocked_joint = -1;  // does not move
+  JointArray load{};       // as reported
+  std::array<DriveHealth, kMaxJoints> health{};
   ErrorCode send_error = ErrorCode::ok;
   bool refuses_enable = false;
   int num_lost_enables = 0;  // enables whose answer is lost
+  int num_lost_limits = 0;   // torque limits whose read-back is lost
   double lag = 0.5;          // share of the way to the goal that a joint covers per read
   // what happened
   JointArray pose{}, goal{};
@@ -62,13 +66,15 @@ class FakeRobot final : public Robot {
     state.num_joints = embodiment_.joints.size();
     Result result;
     for (std::size_t j = 0; j < state.num_joints; ++j) {
-      if (is_torque_on) pose[j] += lag * (goal[j] - pose[j]);
+      if (is_torque_on && static_cast<int>(j) != blocked_joint) pose[j] += lag * (goal[j] - pose[j]);
       if (static_cast<int>(j) == silent_joint) {
         result = {ErrorCode::timeout, static_cast<std::int16_t>(j), 0};
         continue;
       }
       state.position[j] =
           static_cast<int>(j) == nan_joint ? std::numeric_limits<double>::quiet_NaN() : pose[j];
+      state.load[j] = load[j];
+      state.drive_health[j] = health[j];
       state.sampled_at[j] = now;
     }
     is_complete_ = result.ok();
@@ -103,6 +109,7 @@ class FakeRobot final : public Robot {
   Result write_torque_limits(std::span<const double> shares, TimePoint) noexcept override {
     if (is_closed) return {ErrorCode::bus_closed, -1, 5};
     ++num_torque_limits;
+    if (num_lost_limits > 0) return --num_lost_limits, Result{ErrorCode::timeout, 0, 0};
     std::copy(shares.begin(), shares.end(), torque_share.begin());
     return {};
   }
@@ -132,6 +139,7 @@ struct Bench {
   explicit Bench(double rate_hz = 200, std::shared_ptr<FakeRobot> r = std::make_shared<FakeRobot>())
       : robot(std::move(r)) {
     config.rate_hz = rate_hz;
+    config.max_first_step = 10;  // most tests go far at once
     config.origin = now;
     config.clock = &no_clock;
     loop = std::make_unique<ControlLoop>(robot, config);

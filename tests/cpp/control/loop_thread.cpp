@@ -36,6 +36,7 @@ TEST(holds_on_exit) {
   // any delay of this machine is a late tick, not a late joint
   config.stale_hold = Seconds(5);
   config.stale_fault = Seconds(10);
+  config.max_first_step = 2;
   ControlLoop loop(robot, config);
   loop.start();
   CHECK(loop.is_running());

@@ -13,11 +13,11 @@ constexpr double kDegreesPerTick = 360.0 / kTicksPerTurn;
 Bytes word(int value) {
   return {static_cast<std::uint8_t>(value & 0xFF), static_cast<std::uint8_t>(value >> 8)};
 }
-void write_byte(StsServo& servo, int address, int value) {
+void write_byte(Servo& servo, int address, int value) {
   const std::uint8_t byte = static_cast<std::uint8_t>(value);
   servo.write(address, {&byte, 1});
 }
-void write_word(StsServo& servo, int address, int value) { servo.write(address, word(value)); }
+void write_word(Servo& servo, int address, int value) { servo.write(address, word(value)); }
 
 // a link that gravity pulls down with its full moment when level at position 2048
 ServoSetup loaded_servo(double gravity) {
@@ -33,7 +33,7 @@ ServoSetup loaded_servo(double gravity) {
 
 TEST(holds_within_a_fraction_of_a_degree_under_load) {
   Line line({loaded_servo(0.8)});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kTorque, kTorqueOn);
   line.wait(2.0);
   const double sag = (2048 - servo.position_ticks()) * kDegreesPerTick;
@@ -44,7 +44,7 @@ TEST(holds_within_a_fraction_of_a_degree_under_load) {
 
 TEST(integral_gain_takes_the_sag_away) {
   Line line({loaded_servo(0.8)});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kIGain, 32);
   write_byte(servo, reg::kTorque, kTorqueOn);
   line.wait(5.0);
@@ -56,7 +56,7 @@ TEST(settles_without_oscillation) {
     ServoSetup setup = plain_servo(1);
     setup.inertia = inertia;
     Line line({setup});
-    StsServo& servo = line.bus.servo(0);
+    Servo& servo = line.bus.servo(0);
     write_byte(servo, reg::kTorque, kTorqueOn);
     write_word(servo, reg::kGoalPosition, 2048 + 512);
     double highest = 0;
@@ -80,7 +80,7 @@ TEST(settles_without_oscillation) {
 
 TEST(follows_a_streamed_ramp_closely) {
   Line line({loaded_servo(0.4)});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kTorque, kTorqueOn);
   double worst = 0;
   for (int tick = 0; tick < 200; ++tick) {  // 1 rad/s at 200 Hz
@@ -95,7 +95,7 @@ TEST(follows_a_streamed_ramp_closely) {
 TEST(speed_acceleration_and_time_bound_the_move) {
   const auto highest_speed = [](int acceleration, int time_ms, int speed, double& duration) {
     Line line(plain_servos(1));
-    StsServo& servo = line.bus.servo(0);
+    Servo& servo = line.bus.servo(0);
     write_byte(servo, reg::kTorque, kTorqueOn);
     write_byte(servo, reg::kAcceleration, acceleration);
     const int goal = 2048 + 1024;
@@ -129,7 +129,7 @@ TEST(goal_is_clamped_by_the_position_limits) {
   ServoSetup setup = plain_servo(1);
   setup.range_min = 1500, setup.range_max = 2500;
   Line line({setup});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_word(servo, reg::kGoalPosition, 4000);
   CHECK_EQ(servo.goal_ticks(), 2500);
   write_word(servo, reg::kGoalPosition, 100);
@@ -141,7 +141,7 @@ TEST(goal_is_clamped_by_the_position_limits) {
 
 TEST(torque_off_lets_the_joint_fall_to_its_stop) {
   Line line({loaded_servo(0.8)});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kTorque, kTorqueOn);
   line.wait(0.5);
   write_byte(servo, reg::kTorque, kTorqueOff);
@@ -167,7 +167,7 @@ TEST(damping_mode_falls_slower_than_torque_off) {
 
 TEST(torque_on_goes_to_whatever_goal_the_register_holds) {
   Line line(plain_servos(1));
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_word(servo, reg::kGoalPosition, 2300);
   line.wait(1.0);
   CHECK_EQ(servo.present_ticks(), 2048);
@@ -179,7 +179,7 @@ TEST(torque_on_goes_to_whatever_goal_the_register_holds) {
 TEST(a_low_torque_limit_holds_a_light_link_and_drops_a_heavy_one) {
   for (const double gravity : {0.3, 1.2}) {
     Line line({loaded_servo(gravity)});
-    StsServo& servo = line.bus.servo(0);
+    Servo& servo = line.bus.servo(0);
     write_byte(servo, reg::kTorque, kTorqueOn);
     write_word(servo, reg::kTorqueLimit, 200);
     line.wait(3.0);
@@ -190,7 +190,7 @@ TEST(a_low_torque_limit_holds_a_light_link_and_drops_a_heavy_one) {
 
 TEST(load_speed_and_current_carry_their_signs) {
   Line line({loaded_servo(0.8)});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kTorque, kTorqueOn);
   line.wait(1.0);
   CHECK(line.word(1, reg::kPresentLoad) > 100 && line.word(1, reg::kPresentLoad) < 1024);  // pushes up
@@ -222,7 +222,7 @@ TEST(a_joint_carries_the_links_above_it) {
 
 TEST(temperature_rises_with_load_and_decays) {
   Line line({loaded_servo(1.2)});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kTorque, kTorqueOn);
   line.wait(200);
   const double hot = servo.temperature();
@@ -235,7 +235,7 @@ TEST(temperature_rises_with_load_and_decays) {
 
 TEST(heat_beyond_the_limit_cuts_the_drive_and_tells) {
   Line line({loaded_servo(1.2)});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kMaxTemperature, 30);
   write_byte(servo, reg::kTorque, kTorqueOn);
   line.wait(300);
@@ -247,7 +247,7 @@ TEST(supply_sags_under_load) {
   Line line({loaded_servo(1.2)});
   line.wait(0.1);
   CHECK_EQ(int{line.byte(1, reg::kPresentVoltage)}, 120);
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   line.bus.set_fault(FaultKind::block, 1, 0);
   write_byte(servo, reg::kTorque, kTorqueOn);
   write_word(servo, reg::kGoalPosition, 3000);
@@ -258,7 +258,7 @@ TEST(supply_sags_under_load) {
 
 TEST(a_blocked_joint_overloads_and_recovers_when_freed) {
   Line line(plain_servos(1));
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kTorque, kTorqueOn);
   CHECK(line.bus.set_fault(FaultKind::block, 1, 0));
   write_word(servo, reg::kGoalPosition, 2600);
@@ -281,7 +281,7 @@ TEST(over_current_cuts_the_drive_until_torque_is_written) {
   ServoSetup setup = plain_servo(1);
   setup.protection_current = 250;  // 1.6 A of the 2.7 A stall
   Line line({setup});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kTorque, kTorqueOn);
   line.bus.set_fault(FaultKind::block, 1, 0);
   write_word(servo, reg::kGoalPosition, 2600);
@@ -294,7 +294,7 @@ TEST(over_current_cuts_the_drive_until_torque_is_written) {
 
 TEST(a_brown_out_loses_torque_and_volatile_registers) {
   Line line({loaded_servo(0.8)});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kTorque, kTorqueOn);
   write_word(servo, reg::kTorqueLimit, 300);
   write_byte(servo, reg::kAcceleration, 20);
@@ -312,7 +312,7 @@ TEST(a_brown_out_loses_torque_and_volatile_registers) {
 
 TEST(eprom_keeps_only_what_was_written_unlocked) {
   Line line(plain_servos(1));
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kPGain, 20);  // locked: works until the power goes
   CHECK_EQ(int{line.byte(1, reg::kPGain)}, 20);
   write_byte(servo, reg::kLock, 0);
@@ -342,7 +342,7 @@ TEST(torque_128_makes_the_present_position_the_center) {
   setup.homing_offset = 300;
   setup.position = 1000;
   Line line({setup});
-  StsServo& servo = line.bus.servo(0);
+  Servo& servo = line.bus.servo(0);
   write_byte(servo, reg::kTorque, kMakeCenter);
   CHECK_EQ(servo.present_ticks(), 2048);
   CHECK_EQ(int{servo.torque()}, 0);
