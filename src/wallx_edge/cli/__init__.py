@@ -22,6 +22,7 @@ VERBS = {
     "run": "let a checkpoint drive a robot",
     "sim": "start an emulated arm behind a serial port",
     "pull": "fetch a checkpoint from the hub",
+    "hil": "walk a robot through the stages of a plan and leave evidence",
     "calibrate": "measure one unit's joints by hand, write its motors, verify and sign",
     "inspect": "show what a checkpoint is",
     "verify": "compare the engine with a golden case of the reference implementation",
