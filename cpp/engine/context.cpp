@@ -180,10 +180,16 @@ std::vector<std::shared_ptr<const Context::Picture>> Context::see(const Prompt& 
     const auto is_this = [&](const auto& picture) {
       return picture->grid == grid && is_same(picture->pixels, own);
     };
-    const auto known = reuse ? std::ranges::find_if(state_.pictures, is_this) : state_.pictures.end();
-    if (known != state_.pictures.end()) {
+    // of this prompt or of the one before
+    const auto find = [&](const auto& pictures) -> std::shared_ptr<const Picture> {
+      const auto found = std::ranges::find_if(pictures, is_this);
+      return found == pictures.end() ? nullptr : *found;
+    };
+    std::shared_ptr<const Picture> known = reuse ? find(seen) : nullptr;
+    if (reuse && !known) known = find(state_.pictures);
+    if (known) {
       compute();
-      seen.push_back(*known);
+      seen.push_back(known);
       continue;
     }
     if (fresh.empty()) first_fresh = own.data();

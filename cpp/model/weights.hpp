@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -17,7 +18,8 @@ namespace wallx {
 
 class Weights {
  public:
-  // Maps the folder's model*.safetensors. Throws CheckpointError: none there, damaged, a tensor twice.
+  // Maps the folder's model*.safetensors, or where it has model.safetensors.index.json the files that this
+  // names. Throws CheckpointError: none there, damaged, a tensor twice, folder and index do not agree.
   explicit Weights(const std::string& directory);
 
   // The tensor as fp32, valid as long as this object. Throws CheckpointError naming tensor, expected and
@@ -45,6 +47,7 @@ class Weights {
   std::size_t mapped_bytes() const { return mapped_bytes_; }
 
  private:
+  void add(const std::string& path, const std::set<std::string>* expected);
   const float* widen(const TensorEntry& entry);
 
   std::string directory_;

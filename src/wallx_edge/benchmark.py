@@ -21,12 +21,13 @@ from wallx_edge import _core, demo
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.generation import GenerationConfig, write
 from wallx_edge.preprocess import ImageProcessor
-from wallx_edge.prompts import STATE, Tokenizer, flow_prompt, subtask_prompt
+from wallx_edge.prompts import STATE, Tokenizer, fast_prompt, subtask_prompt
 from wallx_edge.robot import lateness_us
 from wallx_edge.scene import pattern
 from wallx_edge.session import Status
 from wallx_edge.sim import SimProcess
 from wallx_edge.synth import Dtype, synth
+from wallx_edge.train_config import load_engine
 
 __all__ = ["bench_engine", "bench_load", "bench_loop"]
 
@@ -47,25 +48,29 @@ def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
         a subtask's prompt on the same pictures: tokens shared, prefill [ms]; the step's ratio; fp32 rates of the engine
         and of numpy [GFLOP/s].
     """
-    engine = _core.Engine.load(str(checkpoint))
+    engine = load_engine(checkpoint)
     config = engine.config
     processor, tokenizer = ImageProcessor.load(checkpoint), Tokenizer.load(checkpoint)
     cameras = ("face_view", "left_wrist_view", "right_wrist_view")
     pictures = processor.prepare([pattern(1.0, 640, 480, seed) for seed in range(3)], [168] * 3)
-    ids = tokenizer.layout(flow_prompt(cameras, "put the cube on the plate", HORIZON), pictures.counts, cameras).ids
-    prefix = ids[:-HORIZON]
+    # a state as text is as long as its numbers; which they are does not matter here
+    told = " ".join(["128"] * config.state_dim) if config.is_state_text else STATE
+    prompt = fast_prompt(cameras, "put the cube on the plate", state=told)
+    prefix = tokenizer.layout(prompt, pictures.counts, cameras).ids
     subtask = tokenizer.layout(subtask_prompt(cameras, "tidy the table"), pictures.counts, cameras).ids
     seen = (pictures.pixel_values, pictures.grids)
     filler = tokenizer.encode("and then once more ")
     longer = np.concatenate([prefix, np.resize(filler, 3 * prefix.size)])
     context = _core.Context(engine, max_tokens=longer.size + max(HORIZON, NUM_TOKENS))
-    state, mask = np.zeros(config.state_dim, np.float32), np.ones(config.state_dim, np.float32)
+    state: tuple[Any, ...] = ()
+    if not config.is_state_text:
+        state = (tokenizer.special_id(STATE), np.zeros(config.state_dim), np.ones(config.state_dim))
     noise = np.random.default_rng(0).standard_normal((HORIZON, config.action_dim), np.float32)
     rows: list[dict[str, Any]] = []
     for tokens in (prefix, longer):
 
         def prefill(tokens: Any = tokens, reuse: bool = False) -> int:
-            return context.prefill(tokens, *seen, tokenizer.special_id(STATE), state, mask, reuse=reuse)
+            return context.prefill(tokens, *seen, *state, reuse=reuse)
 
         prefill()
         prefill_ms = _median_ms(prefill, repeats)
@@ -86,7 +91,7 @@ def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
     for _ in range(repeats):
         context.prefill(subtask, *seen)
         begin = time.perf_counter()
-        shared = context.prefill(prefix, *seen, tokenizer.special_id(STATE), state, mask)
+        shared = context.prefill(prefix, *seen, *state)
         reused.append((time.perf_counter() - begin) * 1e3)
     text = config.expert_sizes[0]
     projections = config.hidden_size * config.head_dim * (2 * config.num_heads + 2 * config.num_kv_heads)

@@ -96,6 +96,11 @@ class FastCodec:
                 )
         return codec
 
+    @property
+    def ids(self) -> range:
+        """The action tokens in the main vocabulary."""
+        return range(self.first_id, self.first_id + self.num_tokens)
+
     def coefficients(self, normalized: NDArray[np.floating]) -> NDArray[np.int64]:
         """What the tokens stand for: the scaled, rounded cosine transform.
 
@@ -169,12 +174,11 @@ class FastCodec:
         numbers = [int(i) for i in ids]
         if not numbers:
             raise AnswerError("FAST: no action token; the model wrote nothing before the end marker")
-        last = self.first_id + self.num_tokens - 1
         for place, number in enumerate(numbers):
-            if not self.first_id <= number <= last:
+            if number not in self.ids:
                 raise AnswerError(
                     f"FAST: token {number} at place {place} of {len(numbers)} is no action token; those are "
-                    f"{self.first_id} to {last}"
+                    f"{self.ids[0]} to {self.ids[-1]}"
                 )
         text = self._bpe.decode([n - self.first_id for n in numbers], skip_special_tokens=False)
         if _UNDECODABLE in text:

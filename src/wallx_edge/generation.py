@@ -50,8 +50,8 @@ class GenerationConfig:
             raise ConfigError(f"generation.temperature is {self.temperature}, expected 0 (greedy) to 100")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"generation.top_p is {self.top_p}, expected more than 0 and at most 1")
-        if self.seed < 0:
-            raise ConfigError(f"generation.seed is {self.seed}, expected 0 or more")
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError(f"generation.seed is {self.seed}, expected 0 to 2^64 - 1")
         if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
             raise ConfigError(f"generation.stop is {self.stop!r}, expected texts that are not empty")
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from wallx_edge import _core
 from wallx_edge.errors import CheckpointError, ConfigError
+from wallx_edge.fast import FOLDER as FAST_FOLDER
+from wallx_edge.fast import FastCodec
+from wallx_edge.generation import GenerationConfig, write_actions
 from wallx_edge.policy_config import PolicyConfig, PolicySettings
 from wallx_edge.preprocess import ImageProcessor
 from wallx_edge.prompts import ACTION, IMAGE, STATE, Tokenizer, flow_prompt, state_text
@@ -32,6 +35,7 @@ class Policy:
         action_layout: what the columns of a chunk mean: absolute, whatever the model says relative to the state.
         statistics: name of the matched statistics.
         statistics_source: file they are from.
+        shared_tokens: of the last observation's prompt, those that were in the context already.
     """
 
     def __init__(self, directory: str | Path, config: PolicyConfig, engine: _core.Engine) -> None:
@@ -76,6 +80,8 @@ class Policy:
         zero = np.zeros(self._action.width, np.float32)
         self._padding = self._action.normalize(zero) if model.does_pad_masked_dims else None
         self._context = _core.Context(engine, config.max_tokens, config.rope_layout)
+        self._codec: FastCodec | None = None  # read when it is first used
+        self.shared_tokens = 0
         self._random = np.random.default_rng(config.seed)
 
     @classmethod
@@ -123,6 +129,35 @@ class Policy:
         rows = self._relative.absolute(self._action.unnormalize(normalized).astype(np.float64), observation.state)
         return ActionChunk(rows, self.config.step, observation.captured_at, self.action_layout)
 
+    def act_fast(self, observation: Observation, config: GenerationConfig | None = None) -> ActionChunk:
+        """Computes one chunk from FAST tokens, which the model writes up to its end marker. Blocks until then.
+
+        The mode of wall-oss-fast. Needs the checkpoint's own action tokenizer, a folder ``fast_tokenizer``.
+
+        Args:
+            observation: as for :meth:`act`.
+            config: how to write; when not given greedy, with a budget of one token for every number of the chunk.
+
+        Returns:
+            as :meth:`act`; columns that the tokens do not have are at the middle of their statistics.
+
+        Raises:
+            AnswerError: what the model wrote is no chunk; nothing was computed from it.
+            CheckpointError: no action tokenizer, or another checkpoint's.
+            ConfigError: as :meth:`act`, or no room for the budget.
+        """
+        if self._codec is None:
+            folder, tokenizer = self.directory / FAST_FOLDER, self._tokenizer
+            self._codec = FastCodec.load(folder, tokenizer.action_token_start_index, tokenizer.num_action_tokens)
+        self.observe(observation)
+        active = np.flatnonzero(self._action_mask)
+        budget = config or GenerationConfig(max_tokens=self.config.horizon * active.size + 1)
+        ids = write_actions(self._context, self._tokenizer, budget, self._codec.ids)
+        normalized = np.zeros((self.config.horizon, self._action.width), np.float32)
+        normalized[:, active] = self._codec.decode(ids, self.config.horizon, active.size)
+        rows = self._relative.absolute(self._action.unnormalize(normalized).astype(np.float64), observation.state)
+        return ActionChunk(rows, self.config.step, observation.captured_at, self.action_layout)
+
     def observe(self, observation: Observation) -> int:
         """Computes the prefix of an observation: pictures, text and state. :meth:`act` calls it.
 
@@ -130,7 +165,7 @@ class Policy:
             observation: as for :meth:`act`.
 
         Returns:
-            tokens in the context.
+            tokens in the context; of them, ``shared_tokens`` were there already from the prompt before.
 
         Raises:
             ConfigError: a camera or the state does not fit.
@@ -163,11 +198,17 @@ class Policy:
             style=settings.style,
         )
         ids = self._tokenizer.layout(prompt, pictures.counts, settings.cameras).ids[: -settings.horizon]
+        seen = (pictures.pixel_values, pictures.grids)
         if is_text:
-            self._context.prefill(ids, pictures.pixel_values, pictures.grids)
+            self.shared_tokens = self._context.prefill(ids, *seen)
         else:
-            self._context.prefill(ids, pictures.pixel_values, pictures.grids, self._state_id, state, self._state_mask)
+            self.shared_tokens = self._context.prefill(ids, *seen, self._state_id, state, self._state_mask)
         return self._context.length
+
+    @property
+    def context(self) -> _core.Context:
+        """The engine's state of this policy's conversation; for one thread at a time."""
+        return self._context
 
     def middle_state(self) -> NDArray[np.float64]:
         """The state in the middle of the statistics, SI   (state_dim,)"""

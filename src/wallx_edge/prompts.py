@@ -415,6 +415,20 @@ class Tokenizer:
             )
         return found
 
+    @property
+    def num_action_tokens(self) -> int | None:
+        """FAST action tokens that ``tokenizer_config.json`` counts; ``None`` where it does not.
+
+        Raises:
+            CheckpointError: not a number.
+        """
+        found = self._config.get("action_token_vocab_size")
+        if found is not None and (isinstance(found, bool) or not isinstance(found, int) or found < 1):
+            raise CheckpointError(
+                f"{self._where}/tokenizer_config.json: action_token_vocab_size is {found!r}, expected 1 or more"
+            )
+        return found
+
     def layout(self, prompt: str, counts: Sequence[int], cameras: Sequence[str]) -> TokenLayout:
         """Tokenizes a prompt for pictures of known size and checks that every picture has its place.
 

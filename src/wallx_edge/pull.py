@@ -263,6 +263,8 @@ def _fetch_one(file: RemoteFile, target: Path, address: str, report: Callable[[s
             stream.flush()
             os.fsync(stream.fileno())
     except Exception as error:  # as in _listing
+        if part.is_file() and part.stat().st_size > file.size:
+            part.unlink()  # a mirror that ignores ranges: before version 2, the library appends the whole file
         raise WallxError(f"{_reason(file.name, address, error)}; pull again to continue") from error
     finally:
         if were_shown:

@@ -335,7 +335,8 @@ def test_computing_lets_other_threads_run(engine: _core.Engine) -> None:
     ids = np.arange(200)
     noise, mask = np.zeros((32, 20), np.float32), np.ones((32, 20), np.float32)
     calls: list[Callable[[], object]] = [
-        lambda: context.prefill(ids),
+        lambda: context.prefill(ids, reuse=False),
+        lambda: _core.TextDecoder(context, max_new_tokens=1).next(),
         lambda: context.denoise(noise, mask),
         lambda: _core.Engine.load(str(CASE1)),
     ]

@@ -11,8 +11,12 @@ import pytest
 
 from casefiles import change_json, replace
 from golden import CASE1, tensors
+from scripted import END, scripted
 from wallx_edge.errors import AnswerError, CheckpointError, ConfigError, WallxError
 from wallx_edge.fast import FOLDER, FastCodec
+from wallx_edge.generation import GenerationConfig
+from wallx_edge.policy import Policy, PolicyConfig
+from wallx_edge.types import Observation
 
 FIRST, NUM = 536, 320
 ACTIONS = tensors("inputs")["fast.action_norm"][0]
@@ -150,3 +154,69 @@ def test_a_missing_or_damaged_file_is_named(folder: Path, file: str, content: st
         replace(folder / file, content)
     with pytest.raises(CheckpointError, match=file):
         FastCodec.load(folder, FIRST)
+
+
+MASKED = ("head_actions", "height", "car_pose")
+
+
+def fast_policy(folder: Path, horizon: int = 16) -> Policy:
+    config = PolicyConfig(cameras=("face_view",), resolution=56, statistics="x2_normal", horizon=horizon, masked=MASKED)
+    return Policy.load(folder, config)
+
+
+def seen() -> Observation:
+    picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    return Observation({"face_view": picture}, np.zeros(20), "pick up the red block", 7.5)
+
+
+def different_tokens(codec: FastCodec, count: int) -> list[int]:
+    """Action tokens, each once, that stand for so many coefficients together."""
+    chosen: list[int] = []
+    for number in np.random.default_rng(4).permutation(codec.ids):
+        length = len(codec._bpe.decode([int(number) - FIRST], skip_special_tokens=False))
+        if length <= count:
+            chosen.append(int(number))
+            count -= length
+    assert count == 0
+    return chosen
+
+
+def test_a_policy_acts_by_the_tokens_that_the_model_writes(codec: FastCodec, tmp_path: Path) -> None:
+    tokens = different_tokens(codec, 16 * 14)
+    policy = fast_policy(scripted(tmp_path / "c", [*tokens, END]))
+    chunk = policy.act_fast(seen())
+    low, delta = (tensors("model")[f"action_preprocessor.normalizer_action.{n}.x2_normal"] for n in ("min", "delta"))
+    expected = (codec.decode(tokens, 16, 14) + 1) / 2 * delta[:14] + low[:14]
+    np.testing.assert_allclose(chunk.rows[:, :14], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(chunk.rows[:, 14:], np.tile((low + delta / 2)[14:], (16, 1)), rtol=1e-5, atol=1e-6)
+    assert (chunk.observed_at, chunk.layout) == (7.5, policy.action_layout)
+    # the same prompt again: nothing but its last token is computed
+    policy.act_fast(seen())
+    assert policy.shared_tokens == policy.observe(seen()) - 1
+
+
+def test_what_is_no_chunk_is_an_error_and_no_chunk(codec: FastCodec, tmp_path: Path) -> None:
+    tokens = different_tokens(codec, 16 * 14)
+    for name, script, back_to, text in (
+        ("short", [*tokens[1:], END], None, "coefficients, expected 224"),
+        ("empty", [END], None, "no action token; the model wrote nothing"),
+        ("endless", [600, 601, 602], 0, "no end marker within 225 tokens"),
+        ("words", [600, 64, 65, END], None, "after 1 action tokens the model wrote token 64"),
+    ):
+        policy = fast_policy(scripted(tmp_path / name, script, back_to=back_to))
+        with pytest.raises(AnswerError, match=text):
+            policy.act_fast(seen())
+    with pytest.raises(ConfigError, match="max_new_tokens 5000"):
+        policy.act_fast(seen(), GenerationConfig(max_tokens=5000))
+
+
+def test_a_policy_without_its_action_tokenizer_says_where_it_goes(tmp_path: Path) -> None:
+    folder = scripted(tmp_path / "c", [END])
+    (folder / FOLDER).unlink()
+    config = PolicyConfig(cameras=("face_view",), resolution=56, statistics="x2_normal")
+    with pytest.raises(CheckpointError, match="processor_config[.]json: no such file; FAST actions need"):
+        Policy.load(folder, config).act_fast(seen())
+
+
+def test_the_prompt_of_flow_actions_is_the_prompt_of_fast_ones() -> None:
+    np.testing.assert_array_equal(EXPECTED["fastgen.prompt_ids"][0], EXPECTED["tok.flow.input_ids"][0][:-32])

@@ -256,6 +256,7 @@ def test_action_tokens_that_do_not_end_or_are_none_are_an_error(tmp_path: Path) 
         ({"top_p": 0}, "top_p is 0"),
         ({"top_p": 1.1}, "top_p is 1.1"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"stop": "end"}, "stop is 'end'"),
         ({"stop": ("",)}, r"stop is \('',\)"),
     ],

@@ -26,6 +26,7 @@ VERBS = {
     "verify": "compare the engine with a golden case of the reference implementation",
     "synth": "write a random checkpoint for a robot's joints",
     "infer": "compute one action chunk from pictures",
+    "ask": "ask a question about pictures",
     "bench": "measure engine, loading and control loop",
 }
 
