@@ -60,18 +60,18 @@ struct ModelConfig {
   VisionConfig vision;
   Slots dof;        // slots of the action vector; empty where config.json has none and the caller gave none
   Slots agent_pos;  // slots of the state vector; likewise
-  std::int64_t horizon = 0;  // rows of a chunk that config.json names; 0: it names none
+  std::int64_t horizon = 0;               // rows of a chunk that config.json names; 0: it names none
   std::vector<std::string> unknown_keys;  // in config.json, not known to this version; reported, not refused
 
   std::int64_t action_dim() const;
   std::int64_t state_dim() const;
 
   // Reads DIR/config.json. `dof_given` and `agent_pos_given`, where not empty, stand in for its slots:
-  // wall-oss-0.5 has them elsewhere. `is_state_text_given` overrules use_state_string_representation. Throws CheckpointError: absent, not JSON, a key missing or impossible,
-  // flags that no variant has, an unknown architecture. ConfigError: impossible slots given.
+  // wall-oss-0.5 has them elsewhere. `is_state_text_given` overrules use_state_string_representation. Throws
+  // CheckpointError: absent, not JSON, a key missing or impossible, flags that no variant has, an unknown
+  // architecture. ConfigError: impossible slots given.
   static ModelConfig load(const std::string& directory, const Slots& dof_given = {},
-                          const Slots& agent_pos_given = {},
-                          std::optional<bool> is_state_text_given = {});
+                          const Slots& agent_pos_given = {}, std::optional<bool> is_state_text_given = {});
 };
 
 }  // namespace wallx

@@ -16,8 +16,8 @@ namespace wallx {
 
 class WallOss {
  public:
-  // Loads a checkpoint folder; slots and state as for ModelConfig::load. Throws CheckpointError naming what is missing,
-  // surplus or wrong; ConfigError: impossible slots.
+  // Loads a checkpoint folder; slots and state as for ModelConfig::load. Throws CheckpointError naming what
+  // is missing, surplus or wrong; ConfigError: impossible slots.
   static std::shared_ptr<const WallOss> load(const std::string& directory, const Slots& dof = {},
                                              const Slots& agent_pos = {},
                                              std::optional<bool> is_state_text = {});

@@ -58,12 +58,18 @@ def wishes(golden: Path, **changes: Any) -> PolicyConfig:
 def look(golden: Path) -> Observation:
     inputs = tensors(golden, "inputs")
     images = {role: inputs[f"image.{role}"] for role in said(golden)["camera_order"]}
-    return Observation(images, inputs["state"].reshape(-1).astype(np.float64), said(golden)["instruction"], 1.5)
+    state = inputs["state"].reshape(-1).astype(np.float64)[in_use(golden, "agent_pos_mask")]
+    return Observation(images, state, said(golden)["instruction"], 1.5)
+
+
+def in_use(golden: Path, mask: str) -> NDArray[np.bool_]:
+    values = tensors(golden, "inputs")[mask]
+    return np.asarray(values.reshape(-1, values.shape[-1])[0] != 0)
 
 
 def absolute(golden: Path, rows: NDArray[Any]) -> NDArray[np.float64]:
     """The case's actions with relative slots made absolute by hand."""
-    out = rows.astype(np.float64)
+    out = rows.astype(np.float64)[:, in_use(golden, "dof_mask")]
     if golden != CASE["case3"]:
         return out
     state = look(golden).state
@@ -88,6 +94,7 @@ def test_a_chunk_is_the_reference_s_action(golden: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(chunk.rows, expected, rtol=0, atol=5e-5 * scale)
     assert chunk.observed_at == 1.5
     assert chunk.layout == policy.action_layout
+    assert "action_padding" not in chunk.layout.names
     assert not any(name.endswith("_relative") for name in chunk.layout.names)
     assert policy.config.horizon == chunk.horizon == said(golden)["horizon"]
 
@@ -111,7 +118,7 @@ def test_the_checkpoint_itself_says_most(golden: Path) -> None:
     np.testing.assert_array_equal(policy._action_mask, tensors(golden, "inputs")["dof_mask"][0, 0])
     chunk = policy.act(look(golden), tensors(golden, "inputs")["noise"][0])
     if golden in (CASE["case2"], CASE["case4"]):
-        expected = tensors(golden, "expected")["flow.action"][0]
+        expected = absolute(golden, tensors(golden, "expected")["flow.action"][0])
         np.testing.assert_allclose(chunk.rows, expected, rtol=0, atol=5e-5 * np.abs(expected).max())
 
 
@@ -134,26 +141,47 @@ def test_each_wish_changes_the_chunk(golden: Path) -> None:
         assert np.abs(other - base).max() > 1e-6, change
 
 
-def test_masked_slots_go_to_zero_and_tell_the_model_so() -> None:
+def test_masked_slots_are_in_no_chunk_and_the_model_is_told_so() -> None:
+    """A joint that is masked can not be moved by mistake: there is no column to move it by."""
     golden = CASE["case4"]
     noise = tensors(golden, "inputs")["noise"][0]
-    policy = Policy.load(golden, wishes(golden, masked=("head_actions", "height")))
-    chunk = policy.act(look(golden), noise)
-    columns = [c for s in policy.action_layout if s.name in ("head_actions", "height") for c in range(20)[s.columns]]
-    everything = Policy.load(golden, wishes(golden)).act(look(golden), noise)
-    # to t = 0.999 of a straight line from the noise to the normalised zero
-    delta = policy._action.delta[columns]
-    zero = policy._action.unnormalize(policy._action.normalize(np.zeros(20, np.float32)))[columns]
-    assert (np.abs(chunk.rows[:, columns] - zero) <= 1e-3 * 5 * delta).all()
-    others = [c for c in range(20) if c not in columns]
-    assert np.abs(chunk.rows[:, others] - everything.rows[:, others]).max() > 1e-5
+    masked = ("head_actions", "height")
+    policy = Policy.load(golden, wishes(golden, masked=masked))
+    everything = Policy.load(golden, wishes(golden))
+    kept = [c for s in everything.action_layout if s.name not in masked for c in range(20)[s.columns]]
+    chunk = policy.act(replace(look(golden), state=look(golden).state[kept]), noise)
+    assert set(everything.action_layout.names) - set(policy.action_layout.names) == set(masked)
+    assert policy.state_layout.names == policy.action_layout.names
+    assert policy.middle_state().shape == (17,)
+    assert chunk.rows.shape == (32, 17)
+    assert np.abs(chunk.rows - everything.act(look(golden), noise).rows[:, kept]).max() > 1e-5
+    with pytest.raises(ConfigError, match="the state has 20 values, the checkpoint expects 17"):
+        policy.act(look(golden), noise)
+    names = tuple(everything.action_layout.names)
+    with pytest.raises(ConfigError, match="every slot is padding or masked"):
+        Policy.load(golden, wishes(golden, masked=names))
+
+
+def test_what_relative_slots_need_cannot_be_masked() -> None:
+    golden = CASE["case3"]
+    arm = ("follow_left_ee_cartesian_pos", "follow_left_ee_rotation_6D")
+    with pytest.raises(
+        ConfigError, match=r"policy\.masked: follow_left_ee_cartesian_pos is masked, but .*_relative is"
+    ):
+        Policy.load(golden, wishes(golden, masked=arm[:1]))
+    relative = tuple(f"{name}_relative" for name in arm)
+    policy = Policy.load(golden, wishes(golden, masked=(*arm, *relative)))
+    state = look(golden).state[9:]
+    chunk = policy.act(replace(look(golden), state=state), tensors(golden, "inputs")["noise"][0])
+    assert chunk.rows.shape == (16, 11)
+    assert policy.action_layout.names[0] == "follow_left_gripper"
 
 
 def test_relative_rows_follow_the_state() -> None:
     """The state moves, and with it the whole chunk, beside what the model itself makes of the other state."""
     golden = CASE["case3"]
     policy = Policy.load(golden, wishes(golden))
-    state = look(golden).state
+    state = np.pad(look(golden).state, (0, 6))
     rows = np.random.default_rng(2).standard_normal((16, 26))
     moved = state.copy()
     moved[0:3] += [0.1, -0.2, 0.3]
@@ -192,7 +220,7 @@ def test_the_published_form_of_the_newest_checkpoint(tmp_path: Path) -> None:
     change_json(folder / "config.json", lambda c: [c.pop(key) for key in moved])
     policy = Policy.load(folder)
     chunk = policy.act(look(golden), tensors(golden, "inputs")["noise"][0])
-    expected = tensors(golden, "expected")["flow.action"][0]
+    expected = absolute(golden, tensors(golden, "expected")["flow.action"][0])
     np.testing.assert_allclose(chunk.rows, expected, rtol=0, atol=5e-5 * np.abs(expected).max())
     assert policy.config.cameras == ("face_view", "right_wrist_view")
     # without it there is nothing to go by
