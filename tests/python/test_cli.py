@@ -152,7 +152,7 @@ def test_infer_gives_the_chunk_in_si(model: Path, picture: Path, capsys: Capture
         (["--state=1,a"], "--state '1,a': expected numbers"),
         (["--state="], "--state '': expected numbers"),
         (["--state=0,0,nan,0,0,0"], "got nan at [2]"),
-        (["--statistics=other"], "robot 'other' in the checkpoint; it has: so101"),
+        (["--statistics=other"], "no statistics for robot 'other' in the checkpoint"),
         (["--horizon=0"], "policy.horizon is 0"),
         (["--steps=0"], "policy.num_steps is 0"),
         (["--resolution=0"], "policy.resolution is 0"),
