@@ -303,6 +303,8 @@ class Tokenizer:
     def load(cls, folder: str | Path) -> Tokenizer:
         """Reads ``tokenizer.json`` and, where there is one, ``tokenizer_config.json``. Blocks while reading.
 
+        A plain Qwen tokenizer, as wall-oss-0.5 has it, gets ``<|propri|>`` and ``<|action|>`` behind its last token.
+
         Args:
             folder: the checkpoint's.
 
@@ -316,6 +318,9 @@ class Tokenizer:
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
             raise CheckpointError(f"{path}: not a tokenizer: {error}") from error
+        if all(tokenizer.token_to_id(name) is None for name in (STATE, ACTION)):
+            # wall-oss-0.5 comes with Qwen's plain tokenizer, and the reference adds the two when it loads it
+            tokenizer.add_tokens([tokenizers.AddedToken(name, normalized=True) for name in (STATE, ACTION)])
         config_path = Path(folder) / "tokenizer_config.json"
         config: object = {}
         if config_path.exists():

@@ -20,6 +20,7 @@ __all__ = ["Plan", "RemoteFile", "fetch", "plan"]
 
 REQUIRED = ("config.json", "preprocessor_config.json", "tokenizer.json")
 OPTIONAL = (
+    "config.yaml",
     "config.yml",
     "model.safetensors.index.json",
     "norm_stats.json",

@@ -8,6 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 
 from casefiles import change_json, replace
 from golden import CASE1, tensors
@@ -121,6 +126,28 @@ def test_a_coefficient_that_training_never_saw_is_refused_not_dropped(codec: Fas
     # in the range of characters, in no token
     with pytest.raises(ConfigError, match="has no token for the coefficient 400"):
         codec.encode(np.full((16, 1), 10.0))
+
+
+def test_coefficients_of_the_published_range_are_characters_of_two_bytes(tmp_path: Path) -> None:
+    """The published codec begins at -354: every coefficient near zero is a character beyond ASCII."""
+    generator = np.random.default_rng(0)
+    chunks = [generator.uniform(-1, 1, (8, 3)).cumsum(axis=0).clip(-1, 1) for _ in range(300)]
+    plain = FastCodec(tokenizers.Tokenizer(BPE()), 10.0, -354, FIRST, "plain")
+    texts = ["".join(chr(c + 354) for c in plain.coefficients(chunk).ravel()) for chunk in chunks]
+    bpe = tokenizers.Tokenizer(BPE())
+    bpe.pre_tokenizer, bpe.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    bpe.train_from_iterator(texts, BpeTrainer(vocab_size=400, show_progress=False))
+    bpe.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "processor_config.json").write_text('{"scale": 10, "min_token": -354}')
+    codec = FastCodec.load(tmp_path, FIRST)
+    for chunk, text in zip(chunks, texts, strict=True):
+        assert len(text.encode()) > 1.9 * len(text)
+        ids = codec.encode(chunk)
+        assert ids.size < len(text.encode())
+        decoded = codec.decode(ids, 8, 3)
+        np.testing.assert_array_equal(codec.coefficients(decoded), codec.coefficients(chunk))
+        with pytest.raises(AnswerError):
+            codec.decode(ids[:-1], 8, 3)
 
 
 @pytest.mark.parametrize(

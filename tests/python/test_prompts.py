@@ -231,13 +231,22 @@ def test_a_start_index_that_disagrees_is_refused(tmp_path: Path) -> None:
         _ = Tokenizer.load(tmp_path).action_token_start_index
 
 
-def test_a_tokenizer_without_wall_oss_tokens_names_them(tmp_path: Path) -> None:
+def test_a_tokenizer_with_one_of_the_two_names_the_other(tmp_path: Path) -> None:
+    content = json.loads((CASE1 / "tokenizer.json").read_text(encoding="utf-8"))
+    content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] < 535]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"special token <\|action\|> is missing"):
+        Tokenizer.load(tmp_path).special_id("<|action|>")
+
+
+def test_a_plain_tokenizer_gets_the_two_tokens_where_the_reference_adds_them(tmp_path: Path) -> None:
     content = json.loads((CASE1 / "tokenizer.json").read_text(encoding="utf-8"))
     content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] < 534]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     plain = Tokenizer.load(tmp_path)
-    with pytest.raises(CheckpointError, match=r"special token <\|propri\|> is missing"):
-        plain.special_id("<|propri|>")
+    assert (plain.special_id("<|propri|>"), plain.special_id("<|action|>"), plain.num_tokens) == (534, 535, 536)
+    prompt = flow_prompt(CAMERAS, TASK, 32)
+    np.testing.assert_array_equal(plain.encode(prompt), Tokenizer.load(CASE1).encode(prompt))
     with pytest.raises(CheckpointError, match="no action tokens"):
         _ = plain.action_token_start_index
 
