@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from wallx_edge.cameras import Camera, open_camera
+from wallx_edge.cameras import Camera, camera_opener
 from wallx_edge.embodiment import calibration_path
 from wallx_edge.errors import ConfigError
 from wallx_edge.policy import PolicyConfig
@@ -63,7 +63,7 @@ class RobotConfig:
         checkpoint: folder.
         policy: how to ask it.
         execute_rows: rows of a chunk that are played before the next one takes over; ``None``: three quarters.
-        cameras: role -> table for :func:`wallx_edge.cameras.open_camera`.
+        cameras: role -> its checked table.
     """
 
     path: Path
@@ -75,7 +75,7 @@ class RobotConfig:
     checkpoint: Path
     policy: PolicyConfig
     execute_rows: int | None
-    cameras: Mapping[str, Mapping[str, Any]]
+    cameras: Mapping[str, Table]
 
     @classmethod
     def load(cls, path: str | Path) -> RobotConfig:
@@ -159,14 +159,14 @@ class RobotConfig:
         """Opens every camera, by role; closes them at the end. Blocks until each has a frame.
 
         Raises:
-            ConfigError: a wrong table, or a file that is not a picture.
+            ConfigError: a file or folder that is not what its table says.
             DeviceError: a camera that does not open.
         """
         with ExitStack() as stack:
             cameras: dict[str, Camera] = {}
             for role, table in self.cameras.items():
                 try:
-                    camera = open_camera(table, role, base=self.path.parent)
+                    camera = camera_opener(table)()
                 except ConfigError as error:
                     raise ConfigError(f"{self.path}: {error}") from error
                 cameras[role] = stack.enter_context(camera)
@@ -207,16 +207,16 @@ def _labels(policy: Table, cameras: tuple[str, ...]) -> dict[str, str] | None:
     return {role: labels.text(role) for role in labels.values}
 
 
-def _cameras(top: Table) -> dict[str, Mapping[str, Any]]:
+def _cameras(top: Table) -> dict[str, Table]:
     tables = top.values["camera"]
     if not isinstance(tables, list) or not tables:
         raise top.fail("camera", "must be one or more [[camera]] tables")
-    cameras: dict[str, Mapping[str, Any]] = {}
+    cameras: dict[str, Table] = {}
     for i, values in enumerate(tables):
         table = Table(top.file, f"camera[{i}]", values if isinstance(values, Mapping) else {})
         role = table.text("role")
         if role in cameras:
             raise table.fail("role", f"is {role!r}, which another camera has")
-        table.text("kind")
-        cameras[role] = {key: value for key, value in table.values.items() if key != "role"}
+        camera_opener(table)
+        cameras[role] = table
     return cameras

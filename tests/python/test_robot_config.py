@@ -97,8 +97,8 @@ def test_a_full_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert config.execute_rows == 9
     assert list(config.cameras) == ["wrist_view", "face_view"]
-    assert config.cameras["wrist_view"] == {"kind": "opencv", "device": 2}
-    assert config.cameras["face_view"] == {"kind": "folder", "path": "pictures"}
+    assert config.cameras["wrist_view"].values == {"role": "wrist_view", "kind": "opencv", "device": 2}
+    assert config.cameras["face_view"].values == {"role": "face_view", "kind": "folder", "path": "pictures"}
 
 
 def test_defaults_and_relative_paths(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def _show_match(
     console.print(f"robot       {robot.embodiment.name} on {config.port}, {config.calibration}", soft_wrap=True)
     for role, camera in cameras.items():
         height, width, _ = camera.read().image.shape
-        console.print(f"camera      {role}: {config.cameras[role]['kind']}, {width} x {height} pixels")
+        console.print(f"camera      {role}: {config.cameras[role].text('kind')}, {width} x {height} pixels")
     rows = policy.config
     played = config.execute_rows or "three quarters"
     console.print(f"chunk       {rows.horizon} rows, {rows.step:.4f} s apart, {played} of them played")
