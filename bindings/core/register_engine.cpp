@@ -128,8 +128,7 @@ void register_weights(py::module_& m) {
             return std::make_shared<Engine>(Engine{WallOss::load(directory, dof, agent_pos, is_state_text)});
           },
           py::arg("directory"), py::arg("dof") = Slots{}, py::arg("agent_pos") = Slots{},
-          py::arg("is_state_text") = std::nullopt,
-          py::call_guard<py::gil_scoped_release>())
+          py::arg("is_state_text") = std::nullopt, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("config", [](const Engine& e) { return e.model->config(); })
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.model->language().vocab_size(); })
       .def_property_readonly("tensor_names", [](const Engine& e) { return e.model->weights().names(); })

@@ -31,7 +31,7 @@ class Variant:
     is_state_text: bool
     is_time_scaled: bool
     does_pad_masked_dims: bool
-    open_choices: str  # what the reference leaves ambiguous: our default and how to change it
+    open_choices: str  # what the reference leaves ambiguous: keys of PolicyConfig, with commas; see docs/variants.md
 
 def variants() -> list[Variant]: ...
 

@@ -31,8 +31,9 @@ class Policy:
         config: how the checkpoint is asked, nothing left open.
         engine: its weights.
         directory: its folder.
-        state_layout: what the state of an observation means.
-        action_layout: what the columns of a chunk mean: absolute, whatever the model says relative to the state.
+        state_layout: what the state of an observation means; without ``action_padding`` and masked slots.
+        action_layout: what the columns of a chunk mean, likewise; absolute, whatever the model says relative to the
+            state.
         statistics: name of the matched statistics.
         statistics_source: file they are from.
         shared_tokens: of the last observation's prompt, those that were in the context already.
@@ -53,12 +54,17 @@ class Policy:
         if not model.dof or not model.agent_pos:
             missing = "agent_pos_config" if model.dof else "dof_config"
             raise CheckpointError(f"{directory}: neither config.yml nor config.json has {missing}, the vector's slots")
-        model_layout = DofLayout.from_config(dict(model.dof))
-        self.state_layout = DofLayout.from_config(dict(model.agent_pos))
-        self._relative = RelativeActions(model_layout, self.state_layout)
-        self.action_layout = self._relative.layout
-        self._action_mask = _mask(model_layout, self.config.masked_action)
-        self._state_mask = _mask(self.state_layout, self.config.masked_state)
+        action, state = (DofLayout.from_config(dict(slots)) for slots in (model.dof, model.agent_pos))
+        self._relative = RelativeActions(action, state)
+        self._action_mask, self._state_mask = (
+            _mask(action, self.config.masked_action),
+            _mask(state, self.config.masked_state),
+        )
+        self.action_layout = _in_use(self._relative.layout, self._action_mask, f"{directory}: dof_config")
+        self.state_layout = _in_use(state, self._state_mask, f"{directory}: agent_pos_config")
+        for slot, source in self._relative.sources.items():
+            if self._action_mask[action.slices[slot].start] and source not in self.state_layout.names:
+                raise ConfigError(f"policy.masked: {source} is masked, but {slot} is relative to it")
         self._tokenizer = Tokenizer.load(directory)
         if self._tokenizer.num_tokens > engine.vocab_size:
             raise CheckpointError(
@@ -108,7 +114,7 @@ class Policy:
 
         Returns:
             the chunk, in ``action_layout``'s order, SI; what the model says relative to the state is absolute in it, at
-            the state of ``observation``. Columns of ``action_padding`` and of masked slots mean nothing.
+            the state of ``observation``.
 
         Raises:
             ConfigError: a camera or the state does not fit, or the model says a rotation that is none.
@@ -126,8 +132,7 @@ class Policy:
             time_scale=self.config.time_scale,
             padding_action=self._padding,
         )
-        rows = self._relative.absolute(self._action.unnormalize(normalized).astype(np.float64), observation.state)
-        return ActionChunk(rows, self.config.step, observation.captured_at, self.action_layout)
+        return self._chunk(normalized, observation)
 
     def act_fast(self, observation: Observation, config: GenerationConfig | None = None) -> ActionChunk:
         """Computes one chunk from FAST tokens, which the model writes up to its end marker. Blocks until then.
@@ -139,7 +144,7 @@ class Policy:
             config: how to write; when not given greedy, with a budget of one token for every number of the chunk.
 
         Returns:
-            as :meth:`act`; columns that the tokens do not have are at the middle of their statistics.
+            as :meth:`act`.
 
         Raises:
             AnswerError: what the model wrote is no chunk; nothing was computed from it.
@@ -155,8 +160,7 @@ class Policy:
         ids = write_actions(self._context, self._tokenizer, budget, self._codec.ids)
         normalized = np.zeros((self.config.horizon, self._action.width), np.float32)
         normalized[:, active] = self._codec.decode(ids, self.config.horizon, active.size)
-        rows = self._relative.absolute(self._action.unnormalize(normalized).astype(np.float64), observation.state)
-        return ActionChunk(rows, self.config.step, observation.captured_at, self.action_layout)
+        return self._chunk(normalized, observation)
 
     def observe(self, observation: Observation) -> int:
         """Computes the prefix of an observation: pictures, text and state. :meth:`act` calls it.
@@ -177,9 +181,9 @@ class Policy:
                 f"the observation lacks the camera {missing[0]!r}; the policy looks at "
                 f"{', '.join(settings.cameras)}, the observation has {', '.join(observation.images)}"
             )
-        if observation.state.size != self._state.width:
+        if observation.state.size != self.state_layout.width:
             raise ConfigError(
-                f"the state has {observation.state.size} values, the checkpoint expects {self._state.width} "
+                f"the state has {observation.state.size} values, the checkpoint expects {self.state_layout.width} "
                 f"({', '.join(self.state_layout.names)})"
             )
         pictures = self._processor.prepare(
@@ -188,7 +192,7 @@ class Policy:
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
         )
-        state = self._state.normalize(observation.state)
+        state = self._state.normalize(self._whole(observation.state))
         is_text = self.engine.config.is_state_text
         prompt = flow_prompt(
             settings.cameras,
@@ -212,7 +216,29 @@ class Policy:
 
     def middle_state(self) -> NDArray[np.float64]:
         """The state in the middle of the statistics, SI   (state_dim,)"""
-        return self._state.unnormalize(np.zeros(self._state.width, np.float32)).astype(np.float64)
+        middle = self._state.unnormalize(np.zeros(self._state.width, np.float32)).astype(np.float64)
+        return np.asarray(middle[self._state_mask != 0], np.float64)
+
+    def _whole(self, state: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A state with zeros for what is not in use, as the reference fills up   (model's state_dim,)"""
+        whole = np.zeros(self._state.width)
+        whole[self._state_mask != 0] = state
+        return whole
+
+    def _chunk(self, normalized: NDArray[np.float32], observation: Observation) -> ActionChunk:
+        """What the model says in its own range, absolute, in SI, and only what is in use."""
+        rows = self._action.unnormalize(normalized).astype(np.float64)
+        rows = self._relative.absolute(rows, self._whole(observation.state), self._action_mask != 0)
+        used = np.ascontiguousarray(rows[:, self._action_mask != 0])
+        return ActionChunk(used, self.config.step, observation.captured_at, self.action_layout)
+
+
+def _in_use(layout: DofLayout, mask: NDArray[np.float32], what: str) -> DofLayout:
+    """The slots whose columns are in use."""
+    slots = {slot.name: slot.width for slot in layout if mask[slot.start]}
+    if not slots:
+        raise ConfigError(f"{what}: every slot is padding or masked; there is nothing to move or to tell")
+    return DofLayout.from_config(slots)
 
 
 def _mask(layout: DofLayout, masked: tuple[str, ...]) -> NDArray[np.float32]:

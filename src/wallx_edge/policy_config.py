@@ -46,7 +46,7 @@ class PolicyConfig:
         time_scale: the flow's last time point, in (0, 1].
         state_bins: into how many bins the range of a state told as text is cut; 256 by default.
         masked: slots of action and state that the robot lacks, beside ``action_padding``: the model is told that they
-            are not in use, and their columns of a chunk mean nothing.
+            are not in use, and neither states nor chunks have them.
         camera_labels: camera role -> what the prompt calls it.
         has_embodied_prologue: whether the prompt begins with the robot's description.
         max_tokens: bound of prompt and horizon together.

@@ -76,7 +76,12 @@ class RelativeActions:
         """Names of the relative slots, in order; empty where every slot is absolute."""
         return tuple(pair.action.name for pair in self._pairs)
 
-    def absolute(self, rows: Floats, state: Floats) -> Floats:
+    @property
+    def sources(self) -> dict[str, str]:
+        """Relative slot of the action -> slot of the state that it is relative to."""
+        return {pair.action.name: pair.state.name for pair in self._pairs}
+
+    def absolute(self, rows: Floats, state: Floats, used: NDArray[np.bool_] | None = None) -> Floats:
         """Rows relative to a state as absolute rows.
 
         Positions: p = p_state + p_relative. Rotations: R = R_relative R_state. Source: what the reference does with its
@@ -85,6 +90,7 @@ class RelativeActions:
         Args:
             rows: SI, in the action's layout   (horizon, dof)
             state: SI, in the state's layout, as it was observed   (state_dim,)
+            used: columns of the rows that mean something, all by default; slots that do not are left alone   (dof,)
 
         Returns:
             SI, in :attr:`layout`   (horizon, dof)
@@ -94,6 +100,8 @@ class RelativeActions:
         """
         out: Floats = np.array(rows, np.float64)
         for pair in self._pairs:
+            if used is not None and not used[pair.action.start]:
+                continue
             relative, now = rows[:, pair.action.columns], state[pair.state.columns]
             try:
                 out[:, pair.action.columns] = _compose(pair, relative, now)

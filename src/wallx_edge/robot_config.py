@@ -113,7 +113,8 @@ class RobotConfig:
         cameras = _cameras(top)
         policy = top.table("policy")
         options = ("resolution", "horizon", "step", "statistics", "num_steps", "attention", "time_grid")
-        policy.check_keys(("checkpoint",), (*options, "rope_layout", "execute_rows", "seed"))
+        variant = ("time_scale", "state_bins", "masked", "camera_labels", "has_embodied_prologue")
+        policy.check_keys(("checkpoint",), (*options, *variant, "rope_layout", "execute_rows", "seed"))
         defaults = PolicyConfig()
         step = policy.positive("step", "s", defaults.step)
         if step > 1:
@@ -132,6 +133,13 @@ class RobotConfig:
             ),
             time_grid=cast(Any, time_grid),
             rope_layout=cast(Any, policy.choice("rope_layout", ("hf", "contiguous"), defaults.rope_layout)),
+            time_scale=policy.positive("time_scale", "") if "time_scale" in policy.values else None,
+            state_bins=policy.integer("state_bins", 2, 65536) if "state_bins" in policy.values else None,
+            masked=_names(policy, "masked"),
+            camera_labels=_labels(policy, tuple(cameras)),
+            has_embodied_prologue=(
+                policy.flag("has_embodied_prologue") if "has_embodied_prologue" in policy.values else None
+            ),
             seed=policy.integer("seed", 0, 2**63 - 1, defaults.seed),
         )
         return cls(
@@ -182,6 +190,22 @@ def _resolution(policy: Table, cameras: tuple[str, ...]) -> int | dict[str, int]
     each = policy.table("resolution")
     each.check_keys((), cameras)
     return {role: side(each, role) for role in each.values}
+
+
+def _names(table: Table, key: str) -> tuple[str, ...]:
+    names = table.values.get(key, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise table.fail(key, f"is {names!r}, must be a list of slot names")
+    return tuple(names)
+
+
+def _labels(policy: Table, cameras: tuple[str, ...]) -> dict[str, str] | None:
+    """What the prompt calls a camera, by role; an empty table: every camera by its bare role."""
+    if "camera_labels" not in policy.values:
+        return None
+    labels = policy.table("camera_labels")
+    labels.check_keys((), cameras)
+    return {role: labels.text(role) for role in labels.values}
 
 
 def _cameras(top: Table) -> dict[str, Table]:

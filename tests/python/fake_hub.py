@@ -66,8 +66,15 @@ def fake_hub() -> Iterator[FakeHub]:
                 else:
                     self._answer(200, hub.listing(repo))
             else:
-                repo, _, rest = path.removeprefix("/").partition("/resolve/")
-                self._file(hub.repos[repo][rest.partition("/")[2]], rest)
+                repo, kind, rest = path.removeprefix("/").partition("/resolve/")
+                if not kind:
+                    repo, _, rest = path.removeprefix("/cdn/").partition("/at/")
+                content = hub.repos[repo][rest.partition("/")[2]]
+                if kind and len(content) >= hub.large:
+                    # large files are elsewhere, as on the real hub
+                    self._answer(302, b"", {"Location": f"{hub.address}/cdn/{repo}/at/{rest}"})
+                else:
+                    self._file(content, rest)
 
         def _file(self, content: bytes, rest: str) -> None:
             revision, _, name = rest.partition("/")

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +78,19 @@ def test_stops_and_budget_are_said(picture: Path, pointing: Path, capsys: pytest
     assert "unfinished: the budget of --max-tokens is used up" in err
     assert "nothing to draw: the answer names no place" in err
     assert not Path("never.png").exists()
+
+
+def test_a_terminal_without_unicode_and_a_long_question_do_not_break(picture: Path, tmp_path: Path) -> None:
+    folder = scripted(tmp_path / "c", [FIRST_ACTION, END], texts={FIRST_ACTION: "a 碗"})
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from wallx_edge.cli import main; sys.exit(main())", "ask", str(picture),
+         "Why? " * 80, "--checkpoint", str(folder)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, b"a ?\n")
 
 
 def test_draws_repeat_with_the_seed(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:

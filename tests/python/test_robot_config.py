@@ -120,6 +120,27 @@ def test_each_camera_may_have_its_own_resolution(tmp_path: Path) -> None:
     assert load(tmp_path, text).policy.resolution == {"face_view": 448}
 
 
+def test_what_the_variants_leave_open_can_be_said(tmp_path: Path) -> None:
+    keys = 'time_scale = 0.999\nstate_bins = 512\nmasked = ["height", "head_actions"]\nhas_embodied_prologue = true\n'
+    policy = load(tmp_path, MINIMAL.replace('"model"', f'"model"\n{keys}camera_labels = {{face_view = "eye"}}')).policy
+    assert (policy.time_scale, policy.state_bins, policy.has_embodied_prologue) == (0.999, 512, True)
+    assert policy.masked == ("height", "head_actions")
+    assert policy.camera_labels == {"face_view": "eye"}
+    assert load(tmp_path, MINIMAL.replace('"model"', '"model"\ncamera_labels = {}')).policy.camera_labels == {}
+    for line, text in (
+        ("time_scale = 1.5", "policy.time_scale is 1.5"),
+        ("time_scale = 0", "time_scale is 0"),
+        ("state_bins = 1", "state_bins is 1, must be 2..65536"),
+        ('masked = "height"', "masked is 'height', must be a list of slot names"),
+        ("masked = [1]", "masked is [1]"),
+        ("has_embodied_prologue = 1", "has_embodied_prologue is 1, must be true or false"),
+        ('camera_labels = {side = "x"}', "'side' is not a known key"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path, MINIMAL.replace('"model"', f'"model"\n{line}'))
+        assert text in str(caught.value)
+
+
 def test_an_embodiment_with_a_slash_is_a_path_beside_the_file(tmp_path: Path) -> None:
     config = load(tmp_path, edited('"so101"', '"arms/mine"'))
     assert config.embodiment == str(tmp_path / "arms/mine")

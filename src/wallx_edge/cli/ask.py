@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     *files, question = args.arguments
     if not files:
         raise ConfigError("ask: a question about no picture; put one or more picture files before the question")
-    if Path(question).is_file():
+    if _is_file(question):
         raise ConfigError(f"ask: the last argument, {question}, is a file; put the question behind the pictures")
     if args.draw and args.draw.suffix.lower() not in Image.registered_extensions():
         raise ConfigError(f"--draw {args.draw}: {args.draw.suffix!r} is no kind of picture; expected a name as out.png")
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     def stream(piece: str) -> None:
         if piece:
             status.stop()
-            print(piece.translate(_HARMLESS), end="", flush=True)
+            print(_printable(piece), end="", flush=True)
 
     on_text: OnText | None = None if args.json else stream
     try:
@@ -91,6 +91,18 @@ def run(args: argparse.Namespace) -> int:
     if not answer.text:
         raise AnswerError("the model wrote nothing")
     return 0
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # a question may be longer than a file's name
+        return False
+
+
+def _printable(text: str) -> str:
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.translate(_HARMLESS).encode(encoding, "replace").decode(encoding)
 
 
 def _print(console: Console, answer: Answer, places: Grounding, target: Path | None, drawn: bool) -> None:

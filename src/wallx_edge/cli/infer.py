@@ -37,10 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of the statistics",
     )
     parser.add_argument("--statistics", help="key of the statistics; the only one by default")
-    parser.add_argument("--resolution", type=int, default=256, help="long side of a picture [px] (256)")
-    parser.add_argument("--horizon", type=int, default=32, help="rows (32)")
+    parser.add_argument("--resolution", type=int, help="long side of a picture [px]; as the checkpoint says by default")
+    parser.add_argument("--horizon", type=int, help="rows; as the checkpoint says by default")
     parser.add_argument("--steps", type=int, default=10, help="Euler steps (10)")
-    parser.add_argument("--attention", choices=("bidirectional", "causal"), default="bidirectional")
+    parser.add_argument("--attention", choices=("checkpoint", "bidirectional", "causal"), default="checkpoint")
     parser.add_argument("--fast", action="store_true", help="by FAST tokens, as wall-oss-fast acts, instead of flow")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     parser.add_argument("--json", action="store_true", help="for programs")

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             what = "unknown to this version" if keys == "unknown_keys" else "without effect here"
             console.print(f"{file} has keys {what}: {', '.join(found[keys])}", soft_wrap=True)
     if found["open_choices"]:
-        console.print(f"left open by the reference: {found['open_choices']}", soft_wrap=True)
+        console.print(f"left open by the reference, see docs/variants.md: {found['open_choices']}", soft_wrap=True)
     return 0
 
 
