@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 
 from wallx_edge import _core, demo
-from wallx_edge.embodiment import load_embodiment
+from wallx_edge.embodiment import load_calibration, load_embodiment, with_drops
+from wallx_edge.errors import DeviceError
 from wallx_edge.preprocess import ImageProcessor
 from wallx_edge.prompts import STATE, Tokenizer, flow_prompt
 from wallx_edge.robot import lateness_us
 from wallx_edge.scene import pattern
 from wallx_edge.session import Status
-from wallx_edge.sim import SimProcess
+from wallx_edge.sim import SimProcess, openarm, read_log
 from wallx_edge.synth import Dtype, synth
 
-__all__ = ["bench_engine", "bench_load", "bench_loop"]
+__all__ = ["bench_can_loop", "bench_engine", "bench_load", "bench_loop"]
 
 HORIZON = 32
 NUM_STEPS = 10
@@ -194,6 +195,96 @@ def bench_loop(
         "loop_is_fifo": found["real_time"]["is_fifo"],
         "emulator_is_fifo": is_realtime,
     }
+
+
+def bench_can_loop(duration: float = 10.0, busy: int = 2) -> list[dict[str, Any]]:
+    """Runs the control loop on eight emulated Damiao motors, whose line keeps the pace of its bits.
+
+    Args:
+        duration: of each run [s]: 300 Hz on a classic line, 500 Hz on a line with FD.
+        busy: processes that only count.
+
+    Returns:
+        per run: lateness [us], shares of the line's time in use, of overruns and of periods with fresh feedback.
+    """
+    return [_can_loop(rate_hz, data, duration, busy) for rate_hz, data in ((300.0, 0), (500.0, 5_000_000))]
+
+
+def _can_loop(rate_hz: float, data_bit_rate: int, duration: float, busy: int) -> dict[str, Any]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        openarm.write_calibration(folder / "unit.json")
+        options = [] if data_bit_rate else ["--classic"]
+        sim = stack.enter_context(
+            SimProcess("openarm", link=folder / "port", log=folder / "log.jsonl", options=options)
+        )
+        embodiment, _ = with_drops(load_embodiment("openarm"), False)
+        bus = _core.BusConfig(kind="slcan", port=str(folder / "port"), data_bit_rate=data_bit_rate)
+        robot = _core.make_robot(embodiment, load_calibration(folder / "unit.json", embodiment), bus)
+        loop = _core.ControlLoop(robot, rate_hz=rate_hz, ring_capacity=1 << 15)
+        robot.connect()
+        stack.callback(robot.disconnect)
+        stack.callback(loop.stop)
+        loop.start()
+        stack.enter_context(_busy(busy))
+        loop.enable()
+        _wait_for_state(loop, "armed")
+        loop.drain(1 << 15)
+        end = time.monotonic() + duration
+        began = np.array(_newest(loop)["command"])
+        while (now := time.monotonic()) < end:
+            # a slow wave of elbow and wrist, a second ahead
+            at = now - (end - duration) + np.linspace(0, 1, 26)
+            wave = (1 - np.cos(2 * at))[:, None] * np.array([0, 0, 0, 0.3, 0.1, 0.1, 0.1, 0])
+            loop.submit(began + wave * np.minimum(at, 1)[:, None], now, 0.04, loop.generation)
+            time.sleep(0.4)
+        columns = loop.drain(1 << 15)
+        counters, lateness, real_time = loop.counters(), loop.lateness_histogram(), loop.real_time
+        report = loop.fault_report()
+        if report is not None:
+            raise DeviceError(report["message"])
+        loop.stop()
+        sim.stop()
+        carried = next(r for r in reversed(read_log(folder / "log.jsonl")) if r["kind"] == "end")["counters"]
+    moving = columns["has_command"].astype(bool)
+    # an answer is read in the period after its command: it is fresh when no period was left out
+    fresh = (columns["sample_age"][moving] < 1.1 / rate_hz).all(axis=1) & (columns["read_code"][moving] == 0)
+    return {
+        "rate_hz": rate_hz,
+        "data_bit_rate": data_bit_rate,
+        "motors": len(embodiment.joints),
+        "busy_processes": busy,
+        "ticks": int(moving.sum()),
+        "lateness_p50_us": lateness_us(lateness, 0.5),
+        "lateness_p99_us": lateness_us(lateness, 0.99),
+        "lateness_max_us": lateness_us(lateness, 1.0),
+        "read_p50_us": float(np.quantile(columns["read_us"][moving], 0.5)),
+        "read_p99_us": float(np.quantile(columns["read_us"][moving], 0.99)),
+        "frames_per_tick": (carried["frames_received"] + carried["answers"]) / max(1, counters["ticks"]),
+        "busy_us_per_tick": carried["busy_ns"] / 1e3 / max(1, counters["ticks"]),
+        "line_share": carried["busy_ns"] * 1e-9 * rate_hz / max(1, counters["ticks"]),
+        "overrun_share": counters["overruns"] / max(1, counters["ticks"]),
+        "skipped_periods": counters["skipped_periods"],
+        "fresh_share": float(fresh.mean()),
+        "loop_is_fifo": real_time["is_fifo"],
+        "emulator_is_fifo": sim.is_realtime,
+        "emulator_lateness_max_us": carried["max_lateness_ns"] / 1e3,
+    }
+
+
+def _newest(loop: _core.ControlLoop) -> _core.LoopRecord:
+    record = loop.snapshot()
+    if record is None:
+        raise DeviceError("the loop has not ticked")
+    return record
+
+
+def _wait_for_state(loop: _core.ControlLoop, state: str) -> None:
+    end = time.monotonic() + 5
+    while loop.state != state:
+        if time.monotonic() > end:
+            raise DeviceError(f"the loop is in state {loop.state!r}, expected {state!r}")
+        time.sleep(0.005)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""wallx-edge bench: engine, loading and control loop, measured on this computer."""
+"""wallx-edge bench: engine, loading and control loops, measured on this computer."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.synth import synth
 
-PARTS = ("engine", "load", "loop")
+PARTS = ("engine", "load", "loop", "can")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
                 results[part] = _engine(args.checkpoint)
             elif part == "load":
                 results[part] = benchmark.bench_load()
+            elif part == "can":
+                results[part] = benchmark.bench_can_loop(args.duration, args.busy)
             else:
                 results[part] = benchmark.bench_loop(args.duration, args.rate, args.busy)
     if args.json:
@@ -113,4 +115,18 @@ def _print(console: Console, results: dict[str, Any]) -> None:
             f"max {loop['lateness_max_us']:.0f} us; reading p50 {loop['read_p50_us']:.0f} us\n"
             f"  overruns {loop['overrun_share']:.3%}, {loop['skipped_periods']} periods skipped, "
             f"fresh feedback from every servo in {loop['fresh_share']:.3%}"
+        )
+    for can in results.get("can", []):
+        line = "FD" if can["data_bit_rate"] else "classic"
+        console.print(
+            f"\ncontrol loop, {can['rate_hz']:.0f} Hz, {can['motors']} emulated Damiao motors on a {line} line at its "
+            f"own pace, {can['busy_processes']} busy processes beside it\n"
+            f"  {can['ticks']} ticks, SCHED_FIFO: loop {can['loop_is_fifo']}, emulator {can['emulator_is_fifo']}\n"
+            f"  {can['frames_per_tick']:.1f} frames and {can['busy_us_per_tick']:.0f} us of the line a tick, "
+            f"{can['line_share']:.0%} of its time\n"
+            f"  late p50 {can['lateness_p50_us']:.0f} us, p99 {can['lateness_p99_us']:.0f} us, "
+            f"max {can['lateness_max_us']:.0f} us; reading p50 {can['read_p50_us']:.0f} us, "
+            f"p99 {can['read_p99_us']:.0f} us\n"
+            f"  overruns {can['overrun_share']:.3%}, {can['skipped_periods']} periods skipped, "
+            f"fresh feedback from every motor in {can['fresh_share']:.3%}"
         )
