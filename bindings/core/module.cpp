@@ -11,5 +11,6 @@ PYBIND11_MODULE(_core, m) {
   wallx::register_bus(m);
   wallx::register_motor_registers(m);
   wallx::register_robot(m);
+  wallx::register_codecs(m);
   wallx::register_control(m);
 }

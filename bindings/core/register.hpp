@@ -10,7 +10,8 @@ void register_errors(pybind11::module_& m);
 void register_engine(pybind11::module_& m);
 void register_bus(pybind11::module_& m);
 void register_motor_registers(pybind11::module_& m);  // after register_bus
-void register_robot(pybind11::module_& m);            // after register_bus
-void register_control(pybind11::module_& m);          // after register_robot
+void register_codecs(pybind11::module_& m);
+void register_robot(pybind11::module_& m);    // after register_bus
+void register_control(pybind11::module_& m);  // after register_robot
 
 }  // namespace wallx

@@ -336,6 +336,23 @@ class Robot:
     def disconnect(self) -> None:
         """Closes the bus and sends nothing. Idempotent. Not while a control loop runs."""
 
+def dynamixel_frame(
+    instruction: str,
+    *,
+    id: int = 0,
+    address: int = 0,
+    size: int = 0,
+    ids: list[int] = ...,
+    data: bytes = b"",
+) -> bytes:
+    """The request that the Dynamixel driver sends: ping, reboot, read, write, sync_read, fast_sync_read or sync_write.
+
+    Raises ConfigError: unknown instruction, or more than a frame holds.
+    """
+
+def codec_times(rounds: int) -> dict[str, float]:
+    """Time to encode the goal of one motor and to decode its state, by motor family [s]. Blocks; no GIL."""
+
 def make_robot(embodiment: Embodiment, calibration: list[JointCalibration], bus: BusConfig) -> Robot:
     """A robot that is not yet connected.
 
