@@ -251,7 +251,7 @@ double DamiaoRobot::ask_one(std::size_t joint, const Register& row) {
   const Motor& motor = motors_[joint];
   const CanFrame request = on_wire(damiao::encode_read(motor.id, row));
   for (int attempt = 0; attempt < kNumTries; ++attempt) {
-    const TimePoint deadline = Clock::now() + kAnswerTime;
+    const TimePoint deadline = bus_->now() + kAnswerTime;
     if (!require(bus_->discard_input()) || !require(bus_->transmit({&request, 1}, deadline))) continue;
     std::size_t received = 0;
     do {
@@ -275,7 +275,7 @@ double DamiaoRobot::ask_one(std::size_t joint, const Register& row) {
                             "; set the motor's bit rate (register 35), or data_bit_rate of the bus");
         return parameter.value;
       }
-    } while (Clock::now() < deadline);
+    } while (bus_->now() < deadline);
   }
   return std::nan("");
 }
@@ -320,7 +320,7 @@ void DamiaoRobot::check_config(std::size_t joint) {
 // two motors with one id answer one after the other, and differ in what was burnt into them
 void DamiaoRobot::check_unique(std::size_t joint, double serial) {
   const Register row = find_register("serial_number");
-  const TimePoint deadline = Clock::now() + kQuietTime;
+  const TimePoint deadline = bus_->now() + kQuietTime;
   std::size_t received = 0;
   while (bus_->receive(input_, deadline, received).ok()) {
     for (std::size_t i = 0; i < received; ++i) {
@@ -332,7 +332,7 @@ void DamiaoRobot::check_unique(std::size_t joint, double serial) {
                           text(parameter.value) +
                           "; give one of them its own id (register 8) with only that one connected");
     }
-    if (Clock::now() >= deadline) break;
+    if (bus_->now() >= deadline) break;
   }
 }
 

@@ -112,7 +112,7 @@ Result DamiaoRobot::exchange(Answer wanted, TimePoint deadline) noexcept {
     std::size_t count = 0;
     for (std::size_t k = 0; k < num_motors_; ++k)
       if (!motors_[k].has_answered) output_[count++] = requests_[k];
-    const TimePoint until = std::min(deadline, Clock::now() + kAnswerTime);
+    const TimePoint until = std::min(deadline, bus_->now() + kAnswerTime);
     result = bus_->transmit({output_.data(), count}, until);
     if (result.ok()) result = collect(wanted, until, nullptr);
     if (result.ok() || result.code == ErrorCode::bus_closed || until == deadline) break;

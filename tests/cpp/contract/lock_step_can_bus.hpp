@@ -32,6 +32,7 @@ class LockStepCanBus final : public CanBus {
   bool is_open() const noexcept override { return is_open_; }
   bool is_fd() const noexcept override { return is_fd_; }
   const std::string& name() const noexcept override { return name_; }
+  TimePoint now() const noexcept override { return is_simulated ? wire_->now() : Clock::now(); }
 
   Result transmit(std::span<const CanFrame> frames, TimePoint) noexcept override {
     if (is_gone || !is_open_) return {.code = ErrorCode::bus_closed};
@@ -88,7 +89,7 @@ class LockStepCanBus final : public CanBus {
 
  private:
   CanFrame stamped(CanFrame frame) const noexcept {
-    frame.received_at = is_simulated ? wire_->now() : Clock::now();
+    frame.received_at = now();
     return frame;
   }
   void take_due() noexcept {

@@ -87,8 +87,8 @@ TEST(damiao_goal_and_velocity_are_turned_and_shifted) {
 
 TEST(damiao_answers_of_old_goals_are_not_reported_as_new) {
   DmArm arm;
-  arm.robot->connect();
   arm.bus->is_simulated = true;
+  arm.robot->connect();
   const auto read = [&] {
     return arm.robot->read(arm.wire->now() + std::chrono::milliseconds(3), arm.state);
   };
@@ -419,8 +419,8 @@ void paced_loop(bool has_fd, int rate_hz) {
     parts.motors.back().feedback_id = 0x10 + id;
   }
   DmArm arm(std::move(parts), has_fd);
-  arm.robot->connect();
   arm.bus->is_simulated = true;
+  arm.robot->connect();
   REQUIRE(arm.robot->read(arm.wire->now() + std::chrono::milliseconds(20), arm.state).ok());
   std::vector<double> row = arm.measured();
   const Result enabled =
