@@ -33,9 +33,7 @@ def bench_codecs(rounds: int = 20_000, blocks: int = 5) -> dict[str, float]:
     return {family: median(one[family] for one in found) * 1e6 for family in found[0]}
 
 
-def bench_sync_read(
-    reads: int = 500, blocks: int = 5, on_block: Callable[[str], None] | None = None
-) -> dict[str, Any]:
+def bench_sync_read(reads: int = 500, blocks: int = 5, on_block: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Reads six emulated STS servos, paced as a wire of 1 Mbit/s, back to back; blocks of each reader take turns.
 
     The Python reader is what LeRobot does: Feetech's SDK on pyserial. Without the package feetech-servo-sdk only ours

@@ -88,7 +88,8 @@ TEST(host_makes_and_removes_its_link) {
   std::ofstream(link) << "someone's file";
   CHECK_THROWS(PtyHost("feetech_sts", plain_servos(1), {}, {link, ""}), DeviceError, "not a link");
   CHECK_EQ(lines_of(link).size(), 1u);
-  CHECK_THROWS(PtyHost("feetech_sts", plain_servos(1), {}, {"", folder.path + "/absent/log"}), DeviceError, "absent/log");
+  CHECK_THROWS(PtyHost("feetech_sts", plain_servos(1), {}, {"", folder.path + "/absent/log"}), DeviceError,
+               "absent/log");
 }
 
 TEST(host_writes_what_it_received_and_did) {
