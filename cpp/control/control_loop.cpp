@@ -16,6 +16,8 @@ namespace {
 constexpr Duration kEnableTime = std::chrono::milliseconds(100);
 constexpr int kMaxLostEnables = 5;  // answers lost while enabling, one after the other, before it is a fault
 constexpr double kSendShare = 0.9;  // of the period: the deadline of a command
+constexpr double kJumpMargin = 3;   // times max_velocity: the fastest that a joint may be moved by anything
+constexpr double kJumpSlack = 0.1;  // [rad] more than that, for samples whose times are not exact
 constexpr double kTorqueStep = 0.25;  // by which long high load lowers a joint's torque limit, share
 
 void require(bool ok, const char* what, double value) {
@@ -114,6 +116,7 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
   if (record_.read.code == ErrorCode::torque_off && machine_.is_enabled())
     record_.finding = {Verdict::fault, Reason::torque_lost, record_.read.joint};
   undelivered_ = limiter_;
+  check_jumps();
   if (machine_.is_enabled()) {
     pull_back(now);
     watch_load(now);
@@ -172,11 +175,29 @@ void ControlLoop::take_requests() noexcept {
   record_.requests = requests;
 }
 
+// An encoder that slipped or wrapped, or two motors with one id, report a pose that is not there: no command
+// may be pulled back to it.
+void ControlLoop::check_jumps() noexcept {
+  const std::vector<JointSpec>& joints = robot_->embodiment().joints;
+  for (std::size_t j = 0; j < limiter_.num_joints(); ++j) {
+    if (feedback_.sampled_at[j] == seen_at_[j]) continue;
+    const double dt = to_seconds(feedback_.sampled_at[j] - seen_at_[j]);
+    const double largest = kJumpMargin * joints[j].limits.max_velocity * dt + kJumpSlack;
+    const bool is_first = seen_at_[j] == TimePoint{};
+    if (!is_first && std::abs(feedback_.position[j] - seen_position_[j]) > largest) is_implausible_[j] = true;
+    seen_position_[j] = feedback_.position[j];
+    seen_at_[j] = feedback_.sampled_at[j];
+    if (is_implausible_[j] && machine_.is_enabled() && record_.finding.verdict != Verdict::fault)
+      record_.finding = {Verdict::fault, Reason::implausible, static_cast<std::int16_t>(j)};
+  }
+}
+
 // a blocked joint must neither be pushed harder nor leap when it is freed: its command goes back to where it
 // is
 void ControlLoop::pull_back(TimePoint now) noexcept {
   for (std::size_t j = 0; j < limiter_.num_joints(); ++j) {
-    is_pulled_back_[j] = is_fresh(j, now) && limiter_.pull_back(j, feedback_.position[j]);
+    is_pulled_back_[j] =
+        is_fresh(j, now) && !is_implausible_[j] && limiter_.pull_back(j, feedback_.position[j]);
     if (!is_pulled_back_[j] || robot_->embodiment().joints[j].grips) continue;
     lower_torque(j, config_.obstruction_torque_share);
     if (record_.finding.verdict != Verdict::fault)
@@ -282,6 +303,7 @@ void ControlLoop::enable(TimePoint now) noexcept {
   torque_share_.fill(1);  // enabling restored it
   is_torque_pending_ = false;
   high_load_since_.fill({});
+  is_implausible_.fill(false);
   machine_.enabled();
 }
 
@@ -438,6 +460,11 @@ std::string fault_message(const FaultReport& report, const Embodiment& embodimen
     }
     case Reason::overload:
       return head + who + " pushed at its torque limit for too long; take the load away, then reset";
+    case Reason::implausible:
+      return head + who +
+             " reports a position that it cannot have moved to: its encoder slipped or wrapped, or two "
+             "motors "
+             "have one id; look at it before torque is switched on again";
     case Reason::estop:
       return head + "e-stop: it braked and holds at low torque; reset it before it moves again";
     default:

@@ -107,6 +107,7 @@ class ControlLoop {
   void enter_real_time();
   void lock_memory();
   void take_requests() noexcept;
+  void check_jumps() noexcept;
   void pull_back(TimePoint now) noexcept;
   void guard(const Plan& plan) noexcept;
   void watch_load(TimePoint now) noexcept;
@@ -140,6 +141,9 @@ class ControlLoop {
   bool was_on_target_ = false;
   std::uint64_t seen_plan_ = 0, far_plan_ = 0;  // sequence of the last plan in force, and of a refused one
   std::array<bool, kMaxJoints> is_pulled_back_{};
+  std::array<bool, kMaxJoints> is_implausible_{};  // its position jumped; until torque is switched on again
+  JointArray seen_position_{};                     // of the last sample [rad]
+  std::array<TimePoint, kMaxJoints> seen_at_{};
   JointArray torque_share_{};                            // wanted limits            (0..1]
   bool is_torque_pending_ = false;                       // not yet what the drives have
   std::array<TimePoint, kMaxJoints> high_load_since_{};  // epoch: the load is not high

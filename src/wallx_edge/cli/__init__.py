@@ -21,6 +21,7 @@ VERBS = {
     "demo": "run the whole chain against an emulated arm and leave a plot and a summary",
     "run": "let a checkpoint drive a robot",
     "sim": "start an emulated arm behind a serial port",
+    "hil": "walk a robot through the stages of a plan and leave evidence",
     "calibrate": "measure one unit's joints by hand, write its motors, verify and sign",
     "inspect": "show what a checkpoint is",
     "verify": "compare the engine with a golden case of the reference implementation",

@@ -21,7 +21,7 @@ struct Plant {
   static constexpr double kTickAngle = 2 * std::numbers::pi / 4096;  // [rad]
   enum Joint : std::size_t { pan, lift, grip, kNumJoints };
 
-  explicit Plant(double rate_hz = 200) {
+  explicit Plant(double rate_hz = 200, std::uint64_t seed = 0) {
     std::vector<emulator::ServoSetup> servos;
     const auto add = [&](const char* name, const JointLimits& limits, double inertia, double gravity) {
       const int id = static_cast<int>(servos.size()) + 1;
@@ -51,7 +51,7 @@ struct Plant {
     servos[grip].overload_threshold = 25;
 
     const TimePoint start{std::chrono::seconds(1000)};
-    wire = std::make_shared<emulator::StsBus>(servos, emulator::BusOptions{.start = start});
+    wire = std::make_shared<emulator::StsBus>(servos, emulator::BusOptions{.seed = seed, .start = start});
     auto line = std::make_unique<LockStepBus<emulator::StsBus>>(wire);
     line->has_wire_time = true;
     bus = line.get();

@@ -1,0 +1,47 @@
+"""The robot that the contract is run against: emulated ones, or the one that --robot names."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
+
+from leaks import Snapshot
+from wallx_edge import demo
+from wallx_edge.hil import HilPlan
+from wallx_edge.robot_config import RobotConfig
+from wallx_edge.sim import SimProcess
+
+
+@pytest.fixture
+def robot_config(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RobotConfig]:
+    """A robot that may be moved: a small way, after whoever runs this has cleared its surroundings."""
+    named = request.config.getoption("--robot")
+    if named:
+        yield RobotConfig.load(named)
+        return
+    with SimProcess("so101", link=tmp_path / "port"):
+        yield demo.prepare(tmp_path, tmp_path / "port")
+
+
+@pytest.fixture
+def plan(request: pytest.FixtureRequest, robot_config: RobotConfig) -> HilPlan:
+    """How long and how well: an emulator's pseudo-terminal may be slow on a busy computer, a wire may not."""
+    if request.config.getoption("--robot"):
+        return HilPlan(robot=robot_config.path)
+    return HilPlan(robot=robot_config.path, soak_seconds=2.0, torque_free_seconds=0.5, max_lost_share=0.5)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fails a test that leaves a thread running or a file, bus or socket open."""
+    before = Snapshot.take()
+    yield
+    left = before.left_since()
+    if left:
+        pytest.fail("the test left behind: " + ", ".join(left), pytrace=False)
