@@ -8,6 +8,7 @@
 #include "bindings/core/register.hpp"
 #include "drivers/motors/codec_times.hpp"
 #include "drivers/motors/dynamixel/dxl_protocol.hpp"
+#include "drivers/motors/sync_read_times.hpp"
 
 namespace py = pybind11;
 
@@ -46,6 +47,24 @@ void register_codecs(py::module_& m) {
       "sync_write.\n\nRaises ConfigError.");
   m.def("codec_times", &codec_times, py::arg("rounds"), py::call_guard<py::gil_scoped_release>(),
         "Time to encode the goal of one motor and to decode its state, by motor family [s]; blocks.");
+  m.def(
+      "sync_read_times",
+      [](const BusConfig& bus, const std::vector<std::uint8_t>& ids, int num_reads) {
+        SyncReadTimes times;
+        {
+          py::gil_scoped_release release;
+          times = sync_read_times(bus, ids, num_reads);
+        }
+        py::dict all;
+        all["num_reads"] = times.num_reads;
+        all["num_failed"] = times.num_failed;
+        all["wall_s"] = times.wall_seconds;
+        all["cpu_s"] = times.cpu_seconds;
+        return all;
+      },
+      py::arg("bus"), py::arg("ids"), py::arg("num_reads"),
+      "Reads registers 56..63 of Feetech STS servos again and again, on a thread of its own; blocks.\n\n"
+      "Raises BusError, ConfigError.");
 }
 
 }  // namespace wallx

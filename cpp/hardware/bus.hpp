@@ -27,6 +27,9 @@ class Bus {
   // The clock that deadlines and arrival times are on: the real one, but for an emulated line in lock-step.
   virtual TimePoint now() const noexcept { return Clock::now(); }
 
+  // Of one byte on the wire, so that a reader can sleep while answers travel; zero: not known.
+  virtual Duration byte_time() const noexcept { return {}; }
+
   // Loop calls: no throw, no allocation, bounded by `deadline`.
 
   // Hands all bytes to the device, or fails (timeout: the device's queue stayed full until the deadline).

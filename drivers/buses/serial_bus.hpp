@@ -25,6 +25,10 @@ class SerialBus final : public Bus {
   bool is_open() const noexcept override { return fd_ >= 0; }
   const std::string& name() const noexcept override { return port_; }
 
+  Duration byte_time() const noexcept override {
+    return std::chrono::nanoseconds(10'000'000'000LL / baud_rate_);  // 8N1: ten bits
+  }
+
   // bus_closed carries errno in `detail`; 0: hung up.
   Result transmit(std::span<const std::uint8_t> bytes, TimePoint deadline) noexcept override;
   Result receive(std::span<std::uint8_t> buffer, TimePoint deadline, std::size_t& received) noexcept override;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/errors.hpp"
@@ -99,6 +100,11 @@ class ServoLine {
     for (Answer& answer : answers_) answer.is_fresh = false;
     if (const Result result = bus_->discard_input(); !result.ok()) return result;
     if (const Result result = bus_->transmit(request.bytes(), deadline); !result.ok()) return result;
+
+    // one wake-up for all answers but the last instead of one for each
+    const std::size_t wire_bytes = Protocol::wire_bytes_before_last(request, num_bytes, size_);
+    const Duration travels = bus_->byte_time() * static_cast<int>(wire_bytes);
+    if (travels > Duration{}) std::this_thread::sleep_until(std::min(deadline, bus_->now() + travels));
 
     parser_.reset(Protocol::num_parameters(num_bytes, size_));
     std::size_t num_fresh = 0;

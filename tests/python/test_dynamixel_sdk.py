@@ -153,7 +153,8 @@ def test_random_frames_are_the_same_byte_for_byte(wire: Wire, handler: sdk.Proto
         for id, row in zip(ids, rows, strict=True):
             group.addParam(id, row)
         group.txPacket()
-        frame = dynamixel_frame("sync_write", ids=ids, address=address, size=size, data=bytes(sum(rows, [])))
+        together = b"".join(bytes(row) for row in rows)
+        frame = dynamixel_frame("sync_write", ids=ids, address=address, size=size, data=together)
         assert wire.sent[-1] == frame
 
 

@@ -27,6 +27,11 @@ struct Protocol {
   static constexpr std::size_t num_parameters(std::size_t num_bytes, std::size_t num_servos) noexcept {
     return fast_parameters(num_bytes, num_servos);
   }
+  static std::size_t wire_bytes_before_last(const Frame& request, std::size_t num_bytes,
+                                            std::size_t num_servos) noexcept {
+    const bool is_fast = request.bytes()[7] == static_cast<std::uint8_t>(Instruction::fast_sync_read);
+    return request.bytes().size() + (is_fast ? 8 : 0) + (num_servos - 1) * (num_bytes + (is_fast ? 4 : 11));
+  }
   template <class Visit>
   static void for_each_part(const Status& frame, std::size_t num_bytes, std::size_t num_servos,
                             Visit&& visit) noexcept {

@@ -14,14 +14,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from wallx_edge import benchmark, bus_benchmark
+from wallx_edge import bench_sync_read, benchmark, bus_benchmark
 from wallx_edge.benchmark_loop import SETUPS, bench_loop
 from wallx_edge.cli import duration
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.synth import synth
 
-PARTS = ("engine", "load", "loop", "bus")
+PARTS = ("engine", "load", "loop", "bus", "sync-read", "codecs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +60,10 @@ def run(args: argparse.Namespace) -> int:
                 results[part] = _engine(args.checkpoint)
             elif part == "load":
                 results[part] = benchmark.bench_load()
+            elif part == "sync-read":
+                results[part] = bench_sync_read.bench_sync_read()
+            elif part == "codecs":
+                results[part] = bench_sync_read.bench_codecs()
             else:
                 results[part] = bus_benchmark.bench_bus()
     if args.json:
@@ -150,3 +154,21 @@ def _print(console: Console, results: dict[str, Any]) -> None:
                 console.print(f"  {row['transport']:26s} left out: {row['left_out']}", soft_wrap=True)
             else:
                 console.print(f"  {row['transport']:26s} p50 {row['p50_us']:6.0f} us, p99 {row['p99_us']:6.0f} us")
+    if sync := results.get("sync-read"):
+        console.print(
+            f"\nsync read of {sync['bytes']} bytes from {sync['servos']} emulated servos, {sync['wire_us']:.0f} us on "
+            f"the wire; medians of {sync['blocks']} interleaved blocks of {sync['reads']} reads"
+        )
+        for name, row in sync["readers"].items():
+            console.print(
+                f"  {name:13s} {row['read_us']:7.0f} us a read, {row['wire_share']:.0%} of the wire's rate, "
+                f"{row['cpu_us']:6.0f} us of processor time, {row['failed']} failed"
+            )
+        if "cpu_ratio" in sync:
+            console.print(f"  processor time: {sync['cpu_ratio']:.2f} of the Python reader's")
+        else:
+            console.print("  without the package feetech-servo-sdk there is no Python reader to compare with")
+    if codecs := results.get("codecs"):
+        console.print("\nencoding the goal and decoding the state of one motor")
+        for family, microseconds in codecs.items():
+            console.print(f"  {family:12s} {microseconds:.3f} us")
