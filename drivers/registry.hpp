@@ -3,18 +3,17 @@
 #pragma once
 
 #include <memory>
-#include <string>
 #include <vector>
 
+#include "hardware/bus_config.hpp"
 #include "hardware/robot.hpp"
 
 namespace wallx {
 
-// `calibration` in joint order, `port` a serial device, `baud_rate` [bit/s]. Opens nothing.
-// Throws ConfigError for an unknown family or a rate out of bounds, CalibrationError for one that does not
-// fit.
+// `calibration` in joint order. Opens nothing.
+// Throws ConfigError for an unknown family, or a bus that is unknown, wrong or of the wrong sort for it;
+// CalibrationError for a calibration that does not fit.
 std::shared_ptr<Robot> make_robot(const Embodiment& embodiment,
-                                  const std::vector<JointCalibration>& calibration, const std::string& port,
-                                  int baud_rate);
+                                  const std::vector<JointCalibration>& calibration, const BusConfig& bus);
 
 }  // namespace wallx

@@ -8,7 +8,8 @@ namespace wallx {
 
 void register_errors(pybind11::module_& m);
 void register_engine(pybind11::module_& m);
-void register_robot(pybind11::module_& m);
+void register_bus(pybind11::module_& m);
+void register_robot(pybind11::module_& m);    // after register_bus
 void register_control(pybind11::module_& m);  // after register_robot
 
 }  // namespace wallx

@@ -108,9 +108,9 @@ void register_robot(py::module_& m) {
            "Closes the bus and sends nothing: the motors keep doing what they did. Not while a control loop "
            "runs.");
 
-  m.def("make_robot", &make_robot, py::arg("embodiment"), py::arg("calibration"), py::arg("port"),
-        py::arg("baud_rate") = 1'000'000, py::call_guard<py::gil_scoped_release>(),
-        "A robot that is not yet connected; `calibration` in joint order, `baud_rate` [bit/s].\n\n"
+  m.def("make_robot", &make_robot, py::arg("embodiment"), py::arg("calibration"), py::arg("bus"),
+        py::call_guard<py::gil_scoped_release>(),
+        "A robot that is not yet connected; `calibration` in joint order.\n\n"
         "Raises ConfigError or CalibrationError.");
 }
 

@@ -7,10 +7,12 @@
 namespace wallx {
 
 struct BusConfig {
-  std::string kind = "serial";  // serial; socketcan, slcan, udp_multicast, mailbox, replay, loopback
-  std::string port;             // device, interface, group address or file
-  int bit_rate = 1'000'000;     // serial: baud rate; CAN: of arbitration  [bit/s]
-  int data_bit_rate = 0;        // CAN FD only; 0: classic CAN             [bit/s]
+  std::string kind = "serial";  // one of drivers/buses/registry.hpp
+  std::string port = {};        // device, network interface, group address or file
+  int baud_rate = 1'000'000;    // of a serial device                           [bit/s]
+  int bit_rate = 1'000'000;     // of CAN arbitration                           [bit/s]
+  int data_bit_rate = 0;        // of CAN FD data; 0: classic CAN               [bit/s]
+  std::string interface = {};   // udp_multicast: local address to use; empty: as the routes say
 };
 
 }  // namespace wallx

@@ -141,6 +141,34 @@ def apply_rotary(x: ArrayLike, cos: ArrayLike, sin: ArrayLike) -> NDArray[np.flo
 def time_embedding(time: float, width: int) -> NDArray[np.float32]: ...
 def read_safetensors(path: str) -> dict[str, NDArray[Any]]: ...
 
+# buses: register_bus.cpp
+
+class BusConfig:
+    """Which line a robot's motors are on."""
+
+    def __init__(
+        self,
+        *,
+        kind: str = "serial",
+        port: str = "",
+        baud_rate: int = 1_000_000,
+        bit_rate: int = 1_000_000,
+        data_bit_rate: int = 0,
+        interface: str = "",
+    ) -> None: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def port(self) -> str: ...  # device, network interface, group address or file
+    @property
+    def baud_rate(self) -> int: ...  # of a serial device [bit/s]
+    @property
+    def bit_rate(self) -> int: ...  # of CAN arbitration [bit/s]
+    @property
+    def data_bit_rate(self) -> int: ...  # of CAN FD data; 0: classic CAN [bit/s]
+    @property
+    def interface(self) -> str: ...  # udp_multicast: local address to use
+
 # robot: register_robot.cpp
 
 class JointLimits:
@@ -273,19 +301,16 @@ class Robot:
     def disconnect(self) -> None:
         """Closes the bus and sends nothing. Idempotent. Not while a control loop runs."""
 
-def make_robot(
-    embodiment: Embodiment, calibration: list[JointCalibration], port: str, baud_rate: int = 1_000_000
-) -> Robot:
+def make_robot(embodiment: Embodiment, calibration: list[JointCalibration], bus: BusConfig) -> Robot:
     """A robot that is not yet connected.
 
     Args:
         embodiment: What it is.
         calibration: One per joint, in the embodiment's order.
-        port: Serial device.
-        baud_rate: [bit/s], 9600..4000000.
+        bus: The line its motors are on.
 
     Raises:
-        ConfigError: unknown motor family, or a rate out of bounds.
+        ConfigError: unknown motor family or bus, a bus the family cannot use, or a rate out of bounds.
         CalibrationError: a calibration that does not fit the embodiment.
     """
 

@@ -68,7 +68,7 @@ class Robot:
                 "accept_drop: %s will fall when this computer falls silent: their drives let go", ", ".join(falling)
             )
         calibration = load_calibration(config.calibration, embodiment)
-        core = _core.make_robot(embodiment, calibration, config.port, config.baud_rate)
+        core = _core.make_robot(embodiment, calibration, config.bus.core())
         loop = _core.ControlLoop(core, rate_hz=config.rate_hz)
         robot = cls(core, loop)
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from wallx_edge.buses import BusConfig, read_bus
 from wallx_edge.cameras import Camera, open_camera
 from wallx_edge.embodiment import calibration_path
 from wallx_edge.errors import ConfigError
@@ -30,8 +31,9 @@ class RobotConfig:
         calibration = "my_arm.json"         # LeRobot's fields; or unit = "my_arm", in the user's configuration folder
 
         [bus]
-        port = "/dev/ttyACM0"
-        baud_rate = 1000000                 # [bit/s]
+        kind = "serial"                     # or socketcan, slcan, udp_multicast, replay, pyserial, python-can, mailbox
+        port = "/dev/ttyACM0"               # device, network interface, group, log file; an adapter's URL or channel
+        baud_rate = 1000000                 # of a serial device [bit/s]; for CAN: bit_rate, data_bit_rate
 
         [control]
         rate_hz = 200.0                     # of the control loop [1/s]
@@ -59,8 +61,7 @@ class RobotConfig:
         embodiment: name or path.
         accept_drop: whether timeouts of drives that let a gravity-loaded joint fall are armed; None: not said.
         calibration: path of the unit's calibration file.
-        port: serial device.
-        baud_rate: [bit/s]
+        bus: the line its motors are on.
         rate_hz: of the control loop [1/s].
         checkpoint: folder.
         policy: how to ask it.
@@ -72,8 +73,7 @@ class RobotConfig:
     embodiment: str
     accept_drop: bool | None
     calibration: Path
-    port: str
-    baud_rate: int
+    bus: BusConfig
     rate_hz: float
     checkpoint: Path
     policy: PolicyConfig
@@ -104,8 +104,6 @@ class RobotConfig:
         else:
             calibration = base / robot.text("calibration")
 
-        bus = top.table("bus")
-        bus.check_keys(("port",), ("baud_rate",))
         control = top.table("control")
         control.check_keys((), ("rate_hz",))
         rate_hz = control.number("rate_hz", 200.0)
@@ -142,8 +140,7 @@ class RobotConfig:
             embodiment=embodiment,
             accept_drop=robot.flag("accept_drop") if "accept_drop" in robot.values else None,
             calibration=calibration,
-            port=bus.text("port"),
-            baud_rate=bus.integer("baud_rate", 9600, 4_000_000, 1_000_000),
+            bus=read_bus(top.table("bus"), base, rate_hz),
             rate_hz=rate_hz,
             checkpoint=base / policy.text("checkpoint"),
             policy=config,

@@ -445,7 +445,7 @@ def test_calibrations_live_in_the_users_configuration(monkeypatch: pytest.Monkey
 def so101_robot(tmp_path: Path, port: str, baud_rate: int = 1_000_000) -> _core.Robot:
     so101 = load_embodiment("so101")
     calibration = load_calibration(write_calibration(tmp_path, good_calibration()), so101)
-    return _core.make_robot(so101, calibration, port, baud_rate)
+    return _core.make_robot(so101, calibration, _core.BusConfig(port=port, baud_rate=baud_rate))
 
 
 def test_a_robot_cannot_be_moved_or_made_from_python(tmp_path: Path) -> None:
@@ -461,7 +461,7 @@ def test_robots_have_serials_and_narrowed_limits(tmp_path: Path) -> None:
     values = good_calibration()
     values["shoulder_pan"] |= {"range_min": 1500, "range_max": 2500}
     calibration = load_calibration(write_calibration(tmp_path, values), so101)
-    one, two = (_core.make_robot(so101, calibration, "/dev/null") for _ in range(2))
+    one, two = (_core.make_robot(so101, calibration, _core.BusConfig(port="/dev/null")) for _ in range(2))
     assert one.serial != two.serial
     assert one.embodiment.joints[0].limits.max_position == pytest.approx(500 * 2 * math.pi / 4096)
     assert one.embodiment.joints[1].limits.max_position == so101.joints[1].limits.max_position
@@ -491,3 +491,11 @@ def test_a_line_without_servos_names_every_joint_and_frees_the_port(tmp_path: Pa
     finally:
         os.close(master)
         os.close(slave)
+
+
+@pytest.mark.parametrize("kind", ["carrier-pigeon", "replay"])
+def test_a_bus_the_motors_cannot_use_is_refused_by_name(kind: str, tmp_path: Path) -> None:
+    so101 = load_embodiment("so101")
+    calibration = load_calibration(write_calibration(tmp_path, good_calibration()), so101)
+    with pytest.raises(ConfigError, match=f"bus kind '{kind}' .* these motors speak bytes, which serial"):
+        _core.make_robot(so101, calibration, _core.BusConfig(kind=kind, port="x"))

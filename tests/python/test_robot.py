@@ -228,7 +228,7 @@ def test_two_programs_cannot_share_a_port(arm: LiveArm) -> None:
 
 
 def test_an_absent_port_is_named(arm: LiveArm) -> None:
-    config = arm.edit(str(arm.config.port), "/nowhere/arm")
+    config = arm.edit(str(arm.config.bus.port), "/nowhere/arm")
     with pytest.raises(BusError, match="/nowhere/arm"):
         Robot.connect(config)
 

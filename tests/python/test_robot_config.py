@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wallx_edge.buses import BusConfig
 from wallx_edge.errors import ConfigError
 from wallx_edge.policy import PolicyConfig
 from wallx_edge.robot_config import RobotConfig
@@ -63,6 +64,8 @@ kind = "folder"
 path = "pictures"
 """
 
+PORT = 'port = "/dev/ttyACM0"'
+
 
 def load(folder: Path, text: str) -> RobotConfig:
     file = folder / "robot.toml"
@@ -81,7 +84,8 @@ def test_a_full_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.path == tmp_path / "robot.toml"
     assert config.embodiment == str(tmp_path / "arms/mine.toml")
     assert config.calibration == tmp_path / "home/wallx-edge/calibration/mine/left.json"
-    assert (config.port, config.baud_rate, config.rate_hz) == ("/dev/ttyUSB3", 500000, 250.0)
+    assert config.bus == BusConfig(port="/dev/ttyUSB3", baud_rate=500000)
+    assert config.rate_hz == 250.0
     assert config.checkpoint == Path("/models/flow")
     assert config.policy == PolicyConfig(
         cameras=("wrist_view", "face_view"),
@@ -106,7 +110,7 @@ def test_defaults_and_relative_paths(tmp_path: Path) -> None:
     assert config.embodiment == "so101"
     assert config.calibration == tmp_path / "my_arm.json"
     assert config.checkpoint == tmp_path / "model"
-    assert (config.baud_rate, config.rate_hz) == (1_000_000, 200.0)
+    assert (config.bus, config.rate_hz) == (BusConfig("serial", "/dev/ttyACM0", 1_000_000), 200.0)
     assert config.policy == PolicyConfig(cameras=("face_view",))
     assert config.execute_rows == 24
 
@@ -145,6 +149,18 @@ def test_an_embodiment_with_a_slash_is_a_path_beside_the_file(tmp_path: Path) ->
         ("[bus]", "[control]\nrate_hz = 1001\n[bus]", "control: rate_hz is 1001, must be 20..1000"),
         ("[bus]", "[control]\nrate_hz = nan\n[bus]", "control: rate_hz is nan, must be a finite number"),
         ('"/dev/ttyACM0"', '"/dev/ttyACM0"\nbaud_rate = 300', "bus: baud_rate is 300, must be 9600..4000000"),
+        # buses
+        (PORT, 'kind = "carrier-pigeon"\nport = "a"', "bus: kind is 'carrier-pigeon', must be one of"),
+        (PORT, 'kind = "slcan"', "bus: 'port' is missing"),
+        (PORT, 'port = "a"\nbit_rate = 1000000', "bus: 'bit_rate' is not a known key"),
+        (PORT, 'kind = "socketcan"\nport = "can0"\nbaud_rate = 9600', "'baud_rate' is not a known key"),
+        (PORT, 'kind = "slcan"\nport = "a"\nbit_rate = 9999', "bit_rate is 9999, must be 10000..1000000"),
+        (PORT, 'kind = "slcan"\nport = "a"\ndata_bit_rate = 9', "data_bit_rate is 9, must be 500000.."),
+        (PORT, 'kind = "mailbox"\nport = "a"', "bus: adapter is '', must be a non-empty text"),
+        (PORT, 'kind = "mailbox"\nport = "a"\nadapter = "x"', "adapter is 'x', must be one of pyserial"),
+        (PORT, 'kind = "mailbox"\nport = "0"\nadapter = "python-can"', "bus: interface is None"),
+        (PORT, 'port = "a"\nadapter = "pyserial"', "bus: 'adapter' is not a known key"),
+        (PORT, 'kind = "pyserial"\nport = "loop://"', "up to 50 Hz, and control.rate_hz is 200"),
         ('"model"', '"model"\nhorizon = 1', "policy: horizon is 1, must be 2..128"),
         ('"model"', '"model"\nhorizon = 129', "policy: horizon is 129, must be 2..128"),
         ('"model"', '"model"\nresolution = 0', "policy: resolution is 0, must be 1..4096, or -1"),
@@ -200,3 +216,35 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
         RobotConfig.load(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match=r"robot\.toml is not TOML"):
         load(tmp_path, "[robot")
+
+
+@pytest.mark.parametrize(
+    ("table", "rate_hz", "bus"),
+    [
+        ('kind = "socketcan"\nport = "can0"', 200, BusConfig("socketcan", "can0")),
+        (
+            'kind = "slcan"\nport = "/dev/ttyACM1"\nbaud_rate = 115200\nbit_rate = 500000\ndata_bit_rate = 5000000',
+            200,
+            BusConfig("slcan", "/dev/ttyACM1", 115200, 500_000, 5_000_000),
+        ),
+        (
+            'kind = "udp_multicast"\nport = "239.74.163.2"\ninterface = "127.0.0.1"',
+            200,
+            BusConfig("udp_multicast", "239.74.163.2", interface="127.0.0.1"),
+        ),
+        ('kind = "pyserial"\nport = "loop://"', 50, BusConfig("mailbox", "loop://", adapter="pyserial")),
+        (
+            'kind = "mailbox"\nadapter = "python-can"\ninterface = "kvaser"\nport = "0"',
+            200,
+            BusConfig("mailbox", "0", interface="kvaser", adapter="python-can"),
+        ),
+    ],
+)
+def test_every_kind_of_bus(table: str, rate_hz: float, bus: BusConfig, tmp_path: Path) -> None:
+    text = edited('port = "/dev/ttyACM0"', table).replace("[policy]", f"[control]\nrate_hz = {rate_hz}\n[policy]")
+    assert load(tmp_path, text).bus == bus
+
+
+def test_a_replayed_log_is_beside_the_file(tmp_path: Path) -> None:
+    config = load(tmp_path, edited('port = "/dev/ttyACM0"', 'kind = "replay"\nport = "arm.log"'))
+    assert config.bus.port == str(tmp_path / "arm.log")

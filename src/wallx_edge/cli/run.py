@@ -95,7 +95,7 @@ def _show_match(
     console: Console, config: RobotConfig, policy: Policy, robot: Robot, cameras: dict[str, Camera]
 ) -> None:
     console.print(f"checkpoint  {config.checkpoint}, statistics {policy.statistics}", soft_wrap=True)
-    console.print(f"robot       {robot.embodiment.name} on {config.port}, {config.calibration}", soft_wrap=True)
+    console.print(f"robot       {robot.embodiment.name} on {config.bus.port}, {config.calibration}", soft_wrap=True)
     for role, camera in cameras.items():
         height, width, _ = camera.read().image.shape
         console.print(f"camera      {role}: {config.cameras[role]['kind']}, {width} x {height} pixels")

@@ -194,9 +194,10 @@ TEST(constructor_refuses_what_cannot_be_one_arm) {
 
 TEST(registry_refuses_an_unknown_motor_family) {
   Embodiment embodiment = make_embodiment();
-  CHECK(make_robot(embodiment, make_calibration(), "/dev/ttyTEST", 1'000'000) != nullptr);
+  const BusConfig bus{.port = "/dev/ttyTEST"};
+  CHECK(make_robot(embodiment, make_calibration(), bus) != nullptr);
   embodiment.motor_family = "steam";
-  CHECK_THROWS(make_robot(embodiment, make_calibration(), "/dev/ttyTEST", 1'000'000), ConfigError, "'steam'");
+  CHECK_THROWS(make_robot(embodiment, make_calibration(), bus), ConfigError, "'steam'");
 }
 
 }  // namespace

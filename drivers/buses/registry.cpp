@@ -1,0 +1,54 @@
+// Registry: the table of bus kinds.
+// SPDX-License-Identifier: Apache-2.0
+#include "drivers/buses/registry.hpp"
+
+#include "base/errors.hpp"
+#include "drivers/buses/serial_bus.hpp"
+
+namespace wallx {
+namespace {
+
+// one row per kind; a null maker: the kind does not carry that
+struct Kind {
+  const char* name;
+  std::unique_ptr<Bus> (*make_bus)(const BusConfig&);
+  std::unique_ptr<CanBus> (*make_can_bus)(const BusConfig&);
+};
+
+constexpr Kind kKinds[] = {
+    {"serial",
+     [](const BusConfig& config) -> std::unique_ptr<Bus> {
+       return std::make_unique<SerialBus>(config.port, config.baud_rate);
+     },
+     nullptr},
+};
+
+// the row of the config's kind, which must have the wanted maker
+template <class Maker>
+Maker find(const BusConfig& config, Maker Kind::* maker, const char* wanted, const char* other) {
+  std::string fitting;
+  bool is_known = false;
+  for (const Kind& kind : kKinds) {
+    if (config.kind == kind.name) {
+      if (kind.*maker) return kind.*maker;
+      is_known = true;
+    }
+    if (kind.*maker) fitting += (fitting.empty() ? "" : ", ") + std::string(kind.name);
+  }
+  throw ConfigError("bus kind '" + config.kind + "' " +
+                    (is_known ? std::string("carries ") + other : "is not known") + "; these motors speak " +
+                    wanted + ", which " + (fitting.empty() ? "no kind" : fitting) +
+                    " can carry; set kind of [bus] in the robot's file");
+}
+
+}  // namespace
+
+std::unique_ptr<Bus> make_bus(const BusConfig& config) {
+  return find(config, &Kind::make_bus, "bytes", "CAN frames")(config);
+}
+
+std::unique_ptr<CanBus> make_can_bus(const BusConfig& config) {
+  return find(config, &Kind::make_can_bus, "CAN frames", "bytes")(config);
+}
+
+}  // namespace wallx
