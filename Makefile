@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 BUILD  := build/core
 SOURCES = $(shell find cpp drivers bindings tests/cpp -name '*.cpp' -o -name '*.hpp' | sort) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test lint format clean
+.PHONY: demo test mutants lint format clean
 
 demo: $(BUILD)/.built
 	$(BIN)/wallx-edge demo --out out/demo
@@ -13,6 +13,10 @@ demo: $(BUILD)/.built
 test: $(BUILD)/.built
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure
 	$(BIN)/python -m pytest
+
+# breaks, one at a time in a copy of the tree, each killed by the test that is named for it
+mutants: $(BUILD)/.built
+	$(BIN)/python tests/mutants/run.py
 
 lint: $(BUILD)/.built
 	$(BIN)/ruff check .

@@ -9,8 +9,8 @@
 namespace wallx {
 
 std::shared_ptr<Robot> make_robot(const Embodiment& embodiment,
-  check_drops(embodiment);
                                   const std::vector<JointCalibration>& calibration, const BusConfig& bus) {
+  check_drops(embodiment);
   if (embodiment.motor_family == "feetech_sts")
     return std::make_shared<FeetechRobot>(embodiment, calibration, make_bus(bus));
   throw ConfigError("embodiment '" + embodiment.name + "': motor_family is '" + embodiment.motor_family +

@@ -51,6 +51,8 @@ const char* to_string(Reason reason) noexcept {
       return "overload";
     case Reason::far_row:
       return "far row";
+    case Reason::stalled:
+      return "stalled";
     case Reason::estop:
       return "e-stop";
   }

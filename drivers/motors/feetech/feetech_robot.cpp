@@ -174,6 +174,17 @@ void FeetechRobot::disconnect() noexcept {
   bus_->close();
 }
 
+Result FeetechRobot::stop_wheels(TimePoint deadline) {
+  if (!bus_->is_open()) bus_->open();
+  std::vector<std::uint8_t> ids;
+  for (std::size_t i = 0; i < num_servos_; ++i)
+    if (is_wheel(i)) ids.push_back(ids_[i]);
+  if (ids.empty()) return {};
+  const std::vector<std::uint8_t> still(ids.size() * kGoalSpeed.num_bytes, 0);
+  return bus_->transmit(
+      feetech::encode_sync_write(kGoalSpeed.address, kGoalSpeed.num_bytes, ids, still).bytes(), deadline);
+}
+
 bool FeetechRobot::ask_one(std::size_t joint, const Frame& request, std::span<std::uint8_t> parameters) {
   const auto require = [&](const Result& result) {
     if (result.code == ErrorCode::bus_closed)
