@@ -48,6 +48,7 @@ resolution = 128
 horizon = 32
 step = 0.03
 execute_rows = 16
+max_first_step = 1.5   # the untrained checkpoint begins at its own rest pose, far from the folded arm
 
 [[camera]]
 role = "face_view"
@@ -127,7 +128,7 @@ def run(
         policy = Policy.load(config.checkpoint, config.policy)
         cameras = stack.enter_context(config.open_cameras())
         robot = stack.enter_context(Robot.connect(config))
-        session = Session(policy, robot, cameras, task, config.execute_rows)
+        session = Session(policy, robot, cameras, task, config.execute_rows, config.max_first_step)
         recorder = Recorder(robot)
         show = on_start(robot, session)
 

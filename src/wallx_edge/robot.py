@@ -75,7 +75,8 @@ class Robot:
             )
         calibration = load_calibration(config.calibration, embodiment)
         core = _core.make_robot(embodiment, calibration, config.bus.core())
-        loop = _core.ControlLoop(core, rate_hz=config.rate_hz)
+        # a row may be as far again by the time it is due: the chunk took its time
+        loop = _core.ControlLoop(core, rate_hz=config.rate_hz, max_first_step=2 * config.max_first_step)
         robot = cls(core, loop, write_stop_file(embodiment, calibration, config.bus))
         try:
             core.connect()
