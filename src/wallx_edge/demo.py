@@ -128,7 +128,7 @@ def run(
         policy = Policy.load(config.checkpoint, config.policy)
         cameras = stack.enter_context(config.open_cameras())
         robot = stack.enter_context(Robot.connect(config))
-        session = Session(policy, robot, cameras, task, config.execute_rows, config.max_first_step)
+        session = Session(policy, robot, cameras, task, config.execute_rows)
         recorder = Recorder(robot)
         show = on_start(robot, session)
 

@@ -51,7 +51,7 @@ def stop_file_path(port: str) -> Path:
     else:
         folder = Path(tempfile.gettempdir()) / f"wallx-edge-{os.getuid()}"
     mark = hashlib.sha256(port.encode()).hexdigest()[:8]
-    return folder / f"{Path(port).name}-{mark}.stop.json"
+    return folder / f"{Path(port).name[:24]}-{mark}.stop.json"
 
 
 def estop_socket_path(port: str) -> Path:

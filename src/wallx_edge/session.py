@@ -107,7 +107,6 @@ class Session:
         cameras: Mapping[str, Camera],
         task: str,
         execute_rows: int | None = None,
-        max_first_step: float = 0.5,
     ) -> None:
         """Matches policy, robot and cameras.
 
@@ -117,9 +116,6 @@ class Session:
             cameras: open, by role.
             task: the instruction.
             execute_rows: rows of a chunk that are played before the next is asked for; three quarters by default.
-            max_first_step: from the measured pose to a chunk's first row, of any joint; a chunk that begins further
-                away is refused [rad].
-
         Raises:
             ConfigError: they do not fit.
         """
@@ -139,7 +135,6 @@ class Session:
         self._lock = threading.Lock()
         self._chunks: list[PlayedChunk] = []
         self._failure: BaseException | None = None
-        self._max_first_step = max_first_step
         self._has_run = False
         self._measured = np.full(len(robot.joint_names), np.nan)  # of the newest observation
         self._wheels = np.array([joint.mode == JointMode.velocity for joint in robot.embodiment.joints])
@@ -264,7 +259,7 @@ class Session:
                 if self._stop.is_set():
                     return
                 rows = self._map.joint_rows(chunk)
-                why = refusal(chunk, rows, self._measured, self._robot.joint_names, self._max_first_step)
+                why = refusal(chunk, rows, self._measured, self._robot.joint_names, self._robot.max_first_step)
                 log.log(
                     logging.WARNING if why else logging.DEBUG,
                     "chunk: %.3f beyond +-1, first row %.3f rad from the measured pose%s",

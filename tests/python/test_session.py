@@ -35,11 +35,7 @@ def open_session(stack: ExitStack, config: RobotConfig) -> tuple[Session, Robot,
     policy = Policy.load(config.checkpoint, config.policy)
     cameras = stack.enter_context(config.open_cameras())
     robot = stack.enter_context(Robot.connect(config))
-    return (
-        Session(policy, robot, cameras, "follow the block", config.execute_rows, config.max_first_step),
-        robot,
-        policy,
-    )
+    return Session(policy, robot, cameras, "follow the block", config.execute_rows), robot, policy
 
 
 def test_a_chunk_that_begins_far_away_is_refused(arm: LiveArm, caplog: pytest.LogCaptureFixture) -> None:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         cameras = stack.enter_context(config.open_cameras())
         signals = stack.enter_context(StopSignals())
         robot = stack.enter_context(Robot.connect(config))
-        session = Session(policy, robot, cameras, args.task, config.execute_rows, config.max_first_step)
+        session = Session(policy, robot, cameras, args.task, config.execute_rows)
         if args.dry_run:
             _show_match(console, config, policy, robot, cameras)
             _show_chunk(console, session, robot)
