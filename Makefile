@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 BUILD  := build/core
 SOURCES = $(shell find cpp drivers bindings benchmarks tests/cpp -name '*.cpp' -o -name '*.hpp' | sort) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test test-can lint format clean
+.PHONY: demo test test-can mutants soak lint format clean
 
 demo: $(BUILD)/.built
 	$(BIN)/wallx-edge demo --out out/demo
@@ -17,6 +17,9 @@ test: $(BUILD)/.built
 # SocketCAN for real, in a kernel of its own; where that cannot be, it says so and is no failure
 test-can: $(BUILD)/.built
 	tests/can_vm/run || [ $$? = 75 ]
+# breaks, one at a time in a copy of the tree, each killed by the test that is named for it
+mutants: $(BUILD)/.built
+	$(BIN)/python tests/mutants/run.py
 
 lint: $(BUILD)/.built
 	$(BIN)/ruff check .

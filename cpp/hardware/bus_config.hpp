@@ -23,6 +23,8 @@ struct BusConfig {
   // mailbox only: where the frames of an adapter come and go (drivers/buses/mailbox.hpp); one of the two
   std::shared_ptr<Mailbox<std::uint8_t>> byte_mailbox = nullptr;
   std::shared_ptr<Mailbox<CanFrame>> can_mailbox = nullptr;
+
+  int descriptor = -1;  // serial: already open and taken by whoever handed it on; -1: open `port`
 };
 
 }  // namespace wallx

@@ -23,7 +23,7 @@ struct Kind {
 constexpr Kind kKinds[] = {
     {"serial",
      [](const BusConfig& config) -> std::unique_ptr<Bus> {
-       return std::make_unique<SerialBus>(config.port, config.baud_rate);
+       return std::make_unique<SerialBus>(config.port, config.baud_rate, config.descriptor);
      },
      nullptr},
     {"mailbox", make_mailbox_bus, make_mailbox_can_bus},

@@ -230,7 +230,8 @@ class Policy:
         rows = self._action.unnormalize(normalized).astype(np.float64)
         rows = self._relative.absolute(rows, self._whole(observation.state), self._action_mask != 0)
         used = np.ascontiguousarray(rows[:, self._action_mask != 0])
-        return ActionChunk(used, self.config.step, observation.captured_at, self.action_layout)
+        outside = float(np.mean(np.abs(normalized[:, self._action_mask != 0]) > 1))
+        return ActionChunk(used, self.config.step, observation.captured_at, self.action_layout, outside)
 
 
 def _in_use(layout: DofLayout, mask: NDArray[np.float32], what: str) -> DofLayout:

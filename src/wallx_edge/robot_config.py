@@ -38,6 +38,11 @@ class RobotConfig:
         [control]
         rate_hz = 200.0                     # of the control loop [1/s]
 
+        [estop]                             # only where a button is wired to a line of this computer
+        gpio_chip = "/dev/gpiochip0"
+        gpio_line = 17                      # offset on the chip
+        active = "low"                      # level when pressed, or when the wire is cut
+
         [policy]
         checkpoint = "wall-oss-flow"        # folder
         resolution = 256                    # long side of a picture [px]
@@ -46,6 +51,7 @@ class RobotConfig:
         statistics = "so101"                # key in the checkpoint; may be left out when it has one
         num_steps = 10                      # Euler steps
         attention = "bidirectional"
+        max_first_step = 0.5                # from the measured pose to a chunk's first row, at most [rad]
         execute_rows = 24                   # rows played before the next chunk takes over
         seed = 0
 
@@ -63,9 +69,11 @@ class RobotConfig:
         calibration: path of the unit's calibration file.
         bus: the line its motors are on.
         rate_hz: of the control loop [1/s].
+        estop: of a button: chip, line on it, and whether low means pressed; None: there is none.
         checkpoint: folder.
         policy: how to ask it.
         execute_rows: rows of a chunk that are played before the next one takes over; ``None``: three quarters.
+        max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
         cameras: role -> its checked table.
     """
 
@@ -75,9 +83,11 @@ class RobotConfig:
     calibration: Path
     bus: BusConfig
     rate_hz: float
+    estop: tuple[str, int, bool] | None
     checkpoint: Path
     policy: PolicyConfig
     execute_rows: int | None
+    max_first_step: float
     cameras: Mapping[str, Table]
 
     @classmethod
@@ -89,7 +99,7 @@ class RobotConfig:
         """
         path = Path(path)
         top = Table(path, "", read_toml(path))
-        top.check_keys(("robot", "bus", "policy", "camera"), ("control",))
+        top.check_keys(("robot", "bus", "policy", "camera"), ("control", "estop"))
         base = path.parent
 
         robot = top.table("robot")
@@ -114,7 +124,7 @@ class RobotConfig:
         policy = top.table("policy")
         options = ("resolution", "horizon", "step", "statistics", "num_steps", "attention", "time_grid")
         variant = ("time_scale", "state_bins", "masked", "camera_labels", "has_embodied_prologue")
-        policy.check_keys(("checkpoint",), (*options, *variant, "rope_layout", "execute_rows", "seed"))
+        policy.check_keys(("checkpoint",), (*options, *variant, "rope_layout", "execute_rows", "max_first_step", "seed"))
         defaults = PolicyConfig()
         step = policy.positive("step", "s", defaults.step)
         if step > 1:
@@ -149,9 +159,11 @@ class RobotConfig:
             calibration=calibration,
             bus=read_bus(top.table("bus"), base, rate_hz),
             rate_hz=rate_hz,
+            estop=_button(top.table("estop")) if "estop" in top.values else None,
             checkpoint=base / policy.text("checkpoint"),
             policy=config,
             execute_rows=policy.integer("execute_rows", 1, horizon or 128) if "execute_rows" in policy.values else None,
+            max_first_step=policy.positive("max_first_step", "rad", 0.5),
             cameras=cameras,
         )
 
@@ -172,6 +184,12 @@ class RobotConfig:
                     raise ConfigError(f"{self.path}: {error}") from error
                 cameras[role] = stack.enter_context(camera)
             yield cameras
+
+
+def _button(estop: Table) -> tuple[str, int, bool]:
+    estop.check_keys(("gpio_chip", "gpio_line"), ("active",))
+    active = estop.choice("active", ("low", "high"), "low")
+    return estop.text("gpio_chip"), estop.integer("gpio_line", 0, 1023), active == "low"
 
 
 def _resolution(policy: Table, cameras: tuple[str, ...]) -> int | dict[str, int] | None:
