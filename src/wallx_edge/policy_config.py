@@ -45,6 +45,7 @@ class PolicyConfig:
         rope_layout: ``hf``, or ``contiguous`` for weights trained with the first release's CUDA extension.
         time_scale: the flow's last time point, in (0, 1].
         state_bins: into how many bins the range of a state told as text is cut; 256 by default.
+        is_whole_state_told: whether a state told as text has every column, those not in use too, as in LeRobot's port.
         masked: slots of action and state that the robot lacks, beside ``action_padding``: the model is told that they
             are not in use, and neither states nor chunks have them.
         camera_labels: camera role -> what the prompt calls it.
@@ -64,6 +65,7 @@ class PolicyConfig:
     rope_layout: RopeLayout = "hf"
     time_scale: float | None = None
     state_bins: int | None = None
+    is_whole_state_told: bool = False
     masked: tuple[str, ...] = ()
     camera_labels: Mapping[str, str] | None = None
     has_embodied_prologue: bool | None = None
@@ -117,6 +119,7 @@ class PolicySettings:
         rope_layout: of the rotary axes.
         time_scale: the flow's last time point.
         state_bins: into how many bins the range of a state told as text is cut.
+        is_whole_state_told: whether a state told as text has every column.
         masked_action: slots of the action that are not in use, beside ``action_padding``.
         masked_state: likewise of the state.
         style: of the prompts.
@@ -136,6 +139,7 @@ class PolicySettings:
     rope_layout: RopeLayout
     time_scale: float
     state_bins: int
+    is_whole_state_told: bool
     masked_action: tuple[str, ...]
     masked_state: tuple[str, ...]
     style: PromptStyle
@@ -185,6 +189,7 @@ class PolicySettings:
             rope_layout=asked.rope_layout,
             time_scale=model.time_scale if time_scale is None else time_scale,
             state_bins=asked.state_bins or train.state_bins or DEFAULT_STATE_BINS,
+            is_whole_state_told=asked.is_whole_state_told,
             masked_action=_masked(asked, train, model),
             masked_state=tuple(name for name, _ in model.agent_pos if name in asked.masked),
             style=style,

@@ -135,7 +135,10 @@ def test_each_wish_changes_the_chunk(golden: Path) -> None:
         {"camera_labels": {"face_view": "eye"}},
         {"has_embodied_prologue": not wishes(golden).has_embodied_prologue},
     ]
-    changes.append({"state_bins": 512} if golden == CASE["case2"] else {"rope_layout": "contiguous"})
+    if golden == CASE["case2"]:
+        changes += [{"state_bins": 512}, {"is_whole_state_told": True}]
+    else:
+        changes.append({"rope_layout": "contiguous"})
     for change in changes:
         other = Policy.load(golden, wishes(golden, **change)).act(look(golden), noise).rows
         assert np.abs(other - base).max() > 1e-6, change
