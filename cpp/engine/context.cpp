@@ -82,6 +82,11 @@ Context Context::fork() const {
   return Context(model_, max_tokens_, rope_layout_, state_);
 }
 
+std::size_t Context::cache_bytes() const {
+  const Use use(*this);
+  return state_.cache.num_bytes();
+}
+
 void Context::require_prompt(const char* call) const {
   if (length() == 0) throw ConfigError(std::string(call) + ": the context is empty; call prefill first");
 }

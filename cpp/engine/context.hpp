@@ -53,7 +53,7 @@ class Context {
   // Another context that holds the same tokens and goes on by itself. Shares what is computed, without a
   // copy.
   Context fork() const;
-  std::size_t cache_bytes() const { return state_.cache.num_bytes(); }  // shared blocks included
+  std::size_t cache_bytes() const;  // blocks shared with forks included
   // Changes whenever tokens come or go.
   std::int64_t revision() const { return revision_; }
 
@@ -76,7 +76,7 @@ class Context {
  private:
   class Use;  // one call at a time
 
-  // a picture and what the vision tower made of it
+  // a picture and what the vision tower made of it, kept to be compared with the next prompt's
   struct Picture {
     Grid grid{};
     std::vector<float> pixels;  // (patches x patch_width)

@@ -113,6 +113,12 @@ TextDecoder::TextDecoder(Context& context, const TextOptions& options)
 }
 
 std::optional<std::int64_t> TextDecoder::next() {
+  if (is_in_use_.exchange(true, std::memory_order_acquire))
+    throw WallxError("this text is being continued on another thread");
+  struct Release {
+    std::atomic<bool>& flag;
+    ~Release() { flag.store(false, std::memory_order_release); }
+  } const release{is_in_use_};
   if (end_ != TextEnd::none) return std::nullopt;
   if (context_.revision() != revision_)
     throw ConfigError("the context has changed since this text began; begin another");

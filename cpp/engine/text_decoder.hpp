@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <random>
@@ -69,7 +70,8 @@ class TextDecoder {
   std::optional<std::int64_t> pending_;  // chosen, not yet in the context
   std::int64_t num_chosen_ = 0;
   std::int64_t revision_ = 0;
-  TextEnd end_ = TextEnd::none;
+  std::atomic<TextEnd> end_ = TextEnd::none;
+  std::atomic<bool> is_in_use_ = false;
 };
 
 }  // namespace wallx

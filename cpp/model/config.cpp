@@ -85,6 +85,11 @@ class Reader {
   [[noreturn]] void fail(std::string_view key, const std::string& what) const {
     throw CheckpointError(where_ + std::string(key) + ": " + what);
   }
+  // there and not null: published files write null for "as by default"
+  bool has(std::string_view key) const {
+    const Json* value = object_.find(key);
+    return value && value->type() != Json::Type::null;
+  }
   const Json& need(std::string_view key) const {
     const Json* value = object_.find(key);
     if (!value) fail(key, "missing");
@@ -106,7 +111,7 @@ class Reader {
     return value;
   }
   std::int64_t integer_or(std::string_view key, std::int64_t fallback) const {
-    return object_.find(key) ? integer(key) : fallback;
+    return has(key) ? integer(key) : fallback;
   }
   double number(std::string_view key, double min, double max) const {
     const double value = read(key, [](const Json& j) { return j.number(); });
@@ -118,7 +123,7 @@ class Reader {
     return value;
   }
   bool boolean_or(std::string_view key, bool fallback) const {
-    return object_.find(key) ? read(key, [](const Json& j) { return j.boolean(); }) : fallback;
+    return has(key) ? read(key, [](const Json& j) { return j.boolean(); }) : fallback;
   }
   std::string string(std::string_view key) const {
     return read(key, [](const Json& j) { return j.string(); });
@@ -191,12 +196,6 @@ VisionConfig read_vision(const Json& json, const std::string& where) {
   return vision;
 }
 
-// whether a member is there and not null: published files write null for "as by default"
-bool is_given(const Json& json, std::string_view key) {
-  const Json* value = json.find(key);
-  return value && value->type() != Json::Type::null;
-}
-
 void require_known_architecture(const Json& json, const Reader& reader) {
   const std::string type = reader.string("model_type");
   if (type.rfind("qwen2_5_vl", 0) != 0) {
@@ -211,8 +210,7 @@ void require_known_architecture(const Json& json, const Reader& reader) {
 }
 
 // the flags that choose the network, and with them the row of the table
-void read_variant(const Json& json, const Reader& reader, std::optional<bool> is_state_text,
-                  ModelConfig& config) {
+void read_variant(const Reader& reader, std::optional<bool> is_state_text, ModelConfig& config) {
   config.has_expert_attention = reader.boolean_or("attention_moe", false);
   config.has_adaptive_norms = reader.boolean_or("use_adarms", false);
   config.is_state_text = is_state_text.value_or(reader.boolean_or("use_state_string_representation", false));
@@ -246,28 +244,28 @@ void read_variant(const Json& json, const Reader& reader, std::optional<bool> is
   const Json& scheduler = reader.need("noise_scheduler");
   const Reader flow(scheduler, reader.where() + "noise_scheduler.");
   config.time_scale = static_cast<float>(flow.number("s", 1e-3, 1));
-  if (is_given(scheduler, "time_shift")) {
+  if (flow.has("time_shift")) {
     config.time_shift = static_cast<float>(flow.number("time_shift", 1e-3, 1e3));
-  } else if (is_given(json, "time_shift")) {
+  } else if (reader.has("time_shift")) {
     config.time_shift = static_cast<float>(reader.number("time_shift", 1e-3, 1e3));
   }
 }
 
-void read_experts(const Json& json, const Reader& reader, ModelConfig& config) {
+void read_experts(const Reader& reader, ModelConfig& config) {
   const auto& experts =
       reader.read("experts", [](const Json& j) -> const std::vector<Json>& { return j.array(); });
   if (experts.size() != 2)
     reader.fail("experts", std::to_string(experts.size()) + " given, expected 2 (text and action)");
   if (const std::int64_t num = reader.integer_or("num_experts", 2); num != 2)
     reader.fail("num_experts", std::to_string(num) + ", expected 2 (text and action)");
-  const char* key = json.find("dim_inputs") ? "dim_inputs" : "experts";
-  if (json.find("dim_inputs")) config.expert_widths = reader.integers(key);
+  const char* key = reader.has("dim_inputs") ? "dim_inputs" : "experts";
+  if (reader.has("dim_inputs")) config.expert_widths = reader.integers(key);
   for (std::size_t i = 0; i < experts.size(); ++i) {
     const Reader expert(experts[i], reader.where() + "experts[" + std::to_string(i) + "].");
     config.expert_sizes.push_back(expert.integer("intermediate_size"));
     expert.require("hidden_act", "silu");
     const std::int64_t width = expert.integer("hidden_size");
-    if (!json.find("dim_inputs")) config.expert_widths.push_back(width);
+    if (!reader.has("dim_inputs")) config.expert_widths.push_back(width);
     if (i < config.expert_widths.size() && width != config.expert_widths[i])
       expert.fail("hidden_size", std::to_string(width) + ", expected " +
                                      std::to_string(config.expert_widths[i]) + " as in dim_inputs");
@@ -285,10 +283,10 @@ void read_experts(const Json& json, const Reader& reader, ModelConfig& config) {
                          " for the action expert");
 }
 
-void read_heads(const Json& json, const Reader& reader, ModelConfig& config) {
+void read_heads(const Reader& reader, ModelConfig& config) {
   const std::int64_t stream = config.expert_widths[1];
   const auto width_or = [&](const char* key, std::int64_t most) {
-    const std::int64_t width = is_given(json, key) ? reader.integer(key, 4, most) : most;
+    const std::int64_t width = reader.has(key) ? reader.integer(key, 4, most) : most;
     if (width % 2) reader.fail(key, std::to_string(width) + " is odd");
     return width;
   };
@@ -296,18 +294,17 @@ void read_heads(const Json& json, const Reader& reader, ModelConfig& config) {
   config.state_width = width_or("state_hidden_size", config.hidden_size);
   if (config.has_adaptive_norms)
     config.condition_width =
-        is_given(json, "adarms_cond_dim") ? reader.integer("adarms_cond_dim") : config.action_width;
+        reader.has("adarms_cond_dim") ? reader.integer("adarms_cond_dim") : config.action_width;
 }
 
 // slots from config.json, or the caller's instead
-Slots read_slots(const Json& json, const Reader& reader, const char* key, const Slots& given,
-                 bool is_required) {
+Slots read_slots(const Reader& reader, const char* key, const Slots& given, bool is_required) {
   for (const auto& [name, width] : given)
     if (width < 1 || width > 4096)
       throw ConfigError(std::string(key) + " given to the engine: " + name + " has width " +
                         std::to_string(width) + ", expected 1 to 4096");
   if (!given.empty()) return given;
-  return is_required || json.find(key) ? reader.slots(key) : Slots{};
+  return is_required || reader.has(key) ? reader.slots(key) : Slots{};
 }
 
 }  // namespace
@@ -336,13 +333,13 @@ ModelConfig ModelConfig::load(const std::string& directory, const Slots& dof_giv
   require_known_architecture(json, reader);
 
   ModelConfig config;
-  read_variant(json, reader, is_state_text_given, config);
+  read_variant(reader, is_state_text_given, config);
   config.hidden_size = reader.integer("hidden_size", 4);
   if (config.hidden_size % 2) reader.fail("hidden_size", std::to_string(config.hidden_size) + " is odd");
   config.num_layers = reader.integer("num_hidden_layers");
   config.num_heads = reader.integer("num_attention_heads");
   config.num_kv_heads = reader.integer("num_key_value_heads");
-  if (!json.find("head_dim") && config.hidden_size % config.num_heads)
+  if (!reader.has("head_dim") && config.hidden_size % config.num_heads)
     reader.fail("num_attention_heads", std::to_string(config.num_heads) + " does not divide hidden_size " +
                                            std::to_string(config.hidden_size) + ", and head_dim is missing");
   config.head_dim = reader.integer_or("head_dim", config.hidden_size / config.num_heads);
@@ -368,8 +365,8 @@ ModelConfig ModelConfig::load(const std::string& directory, const Slots& dof_giv
     rope.fail("mrope_section",
               "must be three numbers that add up to head_dim / 2 = " + std::to_string(config.head_dim / 2));
 
-  read_experts(json, reader, config);
-  read_heads(json, reader, config);
+  read_experts(reader, config);
+  read_heads(reader, config);
 
   config.vision = read_vision(reader.need("vision_config"), path + ": vision_config.");
   if (config.vision.out_hidden_size != config.hidden_size)
@@ -377,10 +374,10 @@ ModelConfig ModelConfig::load(const std::string& directory, const Slots& dof_giv
                                                      ", expected hidden_size " +
                                                      std::to_string(config.hidden_size));
   const bool is_required = !config.has_expert_attention;
-  config.dof = read_slots(json, reader, "dof_config", dof_given, is_required);
-  config.agent_pos = read_slots(json, reader, "agent_pos_config", agent_pos_given, is_required);
+  config.dof = read_slots(reader, "dof_config", dof_given, is_required);
+  config.agent_pos = read_slots(reader, "agent_pos_config", agent_pos_given, is_required);
   for (const char* key : {"action_horizon", "action_horizon_flow"})
-    if (is_given(json, key)) config.horizon = reader.integer(key);
+    if (reader.has(key)) config.horizon = reader.integer(key);
   for (const auto& [key, value] : json.members())
     if (std::find(std::begin(kKnownKeys), std::end(kKnownKeys), key) == std::end(kKnownKeys))
       config.unknown_keys.push_back(key);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <thread>
 
 #include "base/errors.hpp"
 #include "check.hpp"
@@ -237,6 +238,32 @@ TEST(a_text_does_not_go_on_where_its_context_did) {
     fork.decode(1);
   }
   CHECK(found == expected);
+}
+
+// one of two threads is refused, whenever they meet; no token is lost or made twice
+TEST(a_text_is_continued_by_one_thread_at_a_time) {
+  TextOptions options;
+  options.max_new_tokens = 40;
+  const Ids expected = text_of(options);
+  Context context(tiny_model(), 64, RopeLayout::hf);
+  context.prefill(robot_prompt().view());
+  TextDecoder decoder(context, options);
+  Ids found[2];
+  const auto work = [&](std::size_t i) {
+    while (decoder.end() == TextEnd::none) try {
+        if (const auto id = decoder.next()) found[i].push_back(*id);
+      } catch (const WallxError& error) {
+        CHECK(std::strstr(error.what(), "continued on another thread") != nullptr);
+      }
+  };
+  std::thread one(work, 0), two(work, 1);
+  one.join();
+  two.join();
+  Ids sorted = expected, all = found[0];
+  all.insert(all.end(), found[1].begin(), found[1].end());
+  std::ranges::sort(sorted);
+  std::ranges::sort(all);
+  CHECK(all == sorted);
 }
 
 }  // namespace wallx::test

@@ -81,6 +81,10 @@ TEST(keys_that_may_be_absent_have_defaults) {
   const ModelConfig c = load(config);
   CHECK_EQ(c.head_dim, 8);
   CHECK(!c.is_head_tied);
+  for (const char* key : {"head_dim", "tie_word_embeddings", "num_experts", "dim_inputs", "attention_moe"})
+    config.set(key, "null");  // as absent
+  CHECK_EQ(load(config).head_dim, 8);
+  CHECK(load(config).expert_widths == (std::vector<std::int64_t>{32, 32}));
   ConfigText vision = TinyModel().vision_config();
   CHECK_EQ(load(with("vision_config", vision.erase("in_chans").text())).vision.in_channels, 3);
   CHECK_EQ(load(with("vision_config", vision.set("in_channels", "4").text())).vision.in_channels, 4);
