@@ -159,12 +159,15 @@ class PolicySettings:
             ConfigError: a wish that does not fit the checkpoint.
             CheckpointError: config.yml asks for something that this version does not do, or contradicts itself.
         """
-        _refuse(train)
+        has_relative = any(name.endswith("_relative") for name, _ in model.dof)
+        _refuse(train, has_relative)
         cameras = asked.cameras or train.cameras or PUBLISHED_CAMERAS
         labels = train.camera_labels if asked.camera_labels is None else asked.camera_labels
         wants_prologue = asked.has_embodied_prologue
         if train.has_embodied_prologue if wants_prologue is None else wants_prologue:
-            style = PromptStyle(labels, "Rel EEF" if train.is_relative else "Abs EEF")
+            # the reference goes by the flag in config.yml; without that file only the slots' names can tell
+            is_relative = has_relative if train.path is None else train.is_relative
+            style = PromptStyle(labels, "Rel EEF" if is_relative else "Abs EEF")
         else:
             style = PromptStyle(labels)
         attention = asked.attention
@@ -198,12 +201,12 @@ class PolicySettings:
         )
 
 
-def _refuse(train: TrainConfig) -> None:
+def _refuse(train: TrainConfig, has_relative: bool) -> None:
     if train.image_factor not in (None, FACTOR):
         raise CheckpointError(f"{train.path}: image_factor is {train.image_factor}, expected {FACTOR}")
     if (train.min_pixels or MIN_PIXELS) > (train.max_pixels or MAX_PIXELS):
         raise CheckpointError(f"{train.path}: min_pixels {train.min_pixels} is more than max_pixels {train.max_pixels}")
-    if train.is_relative and train.dof is not None and not any(name.endswith("_relative") for name in train.dof):
+    if train.is_relative and not has_relative:
         raise CheckpointError(
             f"{train.path}: use_relative_action is true, but no slot of dof_config ends with _relative; taken for "
             "absolute, the rows would send the arm to the origin. Name the relative slots so"
