@@ -135,8 +135,8 @@ void FeetechRobot::disconnect() noexcept {
 Result FeetechRobot::stop_wheels(TimePoint deadline) {
   if (!line_.bus().is_open()) line_.bus().open();
   std::vector<std::uint8_t> ids;
-  for (std::size_t i = 0; i < num_servos_; ++i)
-    if (is_wheel(i)) ids.push_back(ids_[i]);
+  for (std::size_t i = 0; i < line_.ids().size(); ++i)
+    if (is_wheel(i)) ids.push_back(line_.ids()[i]);
   if (ids.empty()) return {};
   const std::vector<std::uint8_t> still(ids.size() * kGoalSpeed.num_bytes, 0);
   return line_.bus().transmit(
