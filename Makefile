@@ -5,7 +5,9 @@ BIN    := $(VENV)/bin
 BUILD  := build/core
 SOURCES = $(shell find cpp drivers bindings tests/cpp -name '*.cpp' -o -name '*.hpp' | sort) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test lint format clean
+SOAK_SCALE ?= 1
+
+.PHONY: demo test soak mutants lint format clean
 
 demo: $(BUILD)/.built
 	$(BIN)/wallx-edge demo --out out/demo
@@ -13,6 +15,14 @@ demo: $(BUILD)/.built
 test: $(BUILD)/.built
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure
 	$(BIN)/python -m pytest
+
+# faults by the thousand, frames by the million under sanitizers; SOAK_SCALE=0.01 for a minute's worth of it
+soak: $(BUILD)/.built
+	$(BIN)/python tests/soak/run.py --scale $(SOAK_SCALE)
+
+# breaks, one at a time in a copy of the tree, each killed by the test that is named for it
+mutants: $(BUILD)/.built
+	$(BIN)/python tests/mutants/run.py
 
 lint: $(BUILD)/.built
 	$(BIN)/ruff check .

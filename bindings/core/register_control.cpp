@@ -12,6 +12,7 @@
 #include "bindings/core/register.hpp"
 #include "control/control_loop.hpp"
 #include "control/estop.hpp"
+#include "control/estop_listener.hpp"
 
 namespace py = pybind11;
 
@@ -160,6 +161,19 @@ void register_control(py::module_& m) {
   m.attr("LOOP_REASONS") = names(Reason::estop);
   m.attr("MAX_ROWS") = kMaxRows;
 
+  m.def("send_estop", &send_estop, py::arg("socket"), NoGil());
+  py::class_<EstopListener>(m, "EstopListener")
+      .def(py::init([](std::string socket, std::string gpio_chip, int gpio_line, bool is_active_low,
+                       int key_descriptor) {
+             return std::make_unique<EstopListener>(EstopSources{.socket = std::move(socket),
+                                                                 .gpio_chip = std::move(gpio_chip),
+                                                                 .gpio_line = gpio_line,
+                                                                 .is_active_low = is_active_low,
+                                                                 .key_descriptor = key_descriptor});
+           }),
+           py::kw_only(), py::arg("socket") = "", py::arg("gpio_chip") = "", py::arg("gpio_line") = 0,
+           py::arg("is_active_low") = true, py::arg("key_descriptor") = -1);
+
   py::class_<ControlLoop, std::shared_ptr<ControlLoop>>(m, "ControlLoop")
       .def(py::init([](std::shared_ptr<Robot> robot, double rate_hz, double stale_hold, double stale_fault,
                        double ramp_share, double estop_torque_share, double max_first_step, int priority,
@@ -217,6 +231,7 @@ void register_control(py::module_& m) {
       .def("hold", [](ControlLoop& loop) { loop.request(kRequestHold); })
       .def("resume", [](ControlLoop& loop) { loop.request(kRequestResume); })
       .def("reset", [](ControlLoop& loop) { loop.request(kRequestReset); })
+      .def_property_readonly("heartbeat_descriptor", &ControlLoop::heartbeat_descriptor)
       .def("release", [](ControlLoop& loop) { loop.request(kRequestRelease); })
       .def("estop", &ControlLoop::estop)
       .def(

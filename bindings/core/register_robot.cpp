@@ -99,6 +99,7 @@ void register_robot(py::module_& m) {
       m, "Robot", "A robot on its bus. Python connects it; only the control loop reads and moves it.")
       .def_property_readonly("embodiment", &Robot::embodiment, py::return_value_policy::copy,
                              "With position limits narrowed to this unit's calibrated range (a copy).")
+      .def_property_readonly("bus_descriptor", &Robot::bus_descriptor, "Of the open bus; -1: it has none.")
       .def_property_readonly("serial", &Robot::serial, "Unique in the process.")
       .def("connect", &Robot::connect, py::call_guard<py::gil_scoped_release>(),
            "Opens the bus, finds every motor, compares its registers with the calibration. Moves and writes "

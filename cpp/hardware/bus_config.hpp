@@ -13,6 +13,7 @@ struct BusConfig {
   int bit_rate = 1'000'000;     // of CAN arbitration                           [bit/s]
   int data_bit_rate = 0;        // of CAN FD data; 0: classic CAN               [bit/s]
   std::string interface = {};   // udp_multicast: network interface; replay: channel in the log; empty: any
+  int descriptor = -1;          // serial: already open and taken by whoever handed it on; -1: open `port`
 };
 
 }  // namespace wallx

@@ -19,7 +19,7 @@ struct Kind {
 constexpr Kind kKinds[] = {
     {"serial",
      [](const BusConfig& config) -> std::unique_ptr<Bus> {
-       return std::make_unique<SerialBus>(config.port, config.baud_rate);
+       return std::make_unique<SerialBus>(config.port, config.baud_rate, config.descriptor);
      },
      nullptr},
     {"slcan", nullptr,

@@ -319,6 +319,8 @@ class Robot:
     @property
     def embodiment(self) -> Embodiment: ...  # limits narrowed to this unit's calibrated range
     @property
+    def bus_descriptor(self) -> int: ...  # file descriptor of the open bus; -1: it has none
+    @property
     def serial(self) -> int: ...  # unique in the process
     def connect(self) -> None:
         """Opens the bus, finds every motor, compares its registers with the calibration. Writes nothing.
@@ -373,6 +375,27 @@ MAX_ROWS: int  # of one plan
 def monotonic() -> float: ...  # CLOCK_MONOTONIC, the loop's clock [s]
 def estop_all() -> None: ...  # e-stop of every loop of the process; safe in a signal handler
 def estop_on_signal(signal_number: int) -> None: ...  # installs a C handler that calls estop_all
+def send_estop(socket: str) -> None: ...  # raises DeviceError: nobody listens there
+
+class EstopListener:
+    """A thread that turns a datagram, a key or an input line into an e-stop of every loop of the process.
+
+    It listens until it is deleted.
+
+    Raises:
+        ConfigError: the path is too long, or another program listens there.
+        DeviceError: the system refuses a source.
+    """
+
+    def __init__(
+        self,
+        *,
+        socket: str = "",  # path of a Unix datagram socket, made for this user alone
+        gpio_chip: str = "",  # like /dev/gpiochip0
+        gpio_line: int = 0,
+        is_active_low: bool = True,
+        key_descriptor: int = -1,  # of a terminal that hands over single keys; a space is the e-stop
+    ) -> None: ...
 
 class LoopResult(TypedDict):
     code: str
@@ -512,6 +535,8 @@ class ControlLoop:
     def resume(self) -> None: ...
     def reset(self) -> None: ...
     def estop(self) -> None: ...
+    @property
+    def heartbeat_descriptor(self) -> int: ...  # of the shared memory that a watcher looks at
     def release(self) -> None: ...  # torque off, once at rest; gravity-loaded joints fall
     def on_grid(self, time_s: float) -> float: ...  # first tick time at or after time_s [s]
     def tick(self, now_s: float) -> LoopRecord: ...  # one tick by hand; raises DeviceError while running

@@ -154,7 +154,8 @@ class Policy:
             self.config.time_grid,
         )
         rows = self._action.unnormalize(normalized).astype(np.float64)
-        return ActionChunk(rows, self.config.step, observation.captured_at, self.action_layout)
+        outside = float(np.mean(np.abs(normalized) > 1))
+        return ActionChunk(rows, self.config.step, observation.captured_at, self.action_layout, outside)
 
     def observe(self, observation: Observation) -> int:
         """Computes the prefix of an observation: pictures, text and state. :meth:`act` calls it.

@@ -38,6 +38,11 @@ class RobotConfig:
         [control]
         rate_hz = 200.0                     # of the control loop [1/s]
 
+        [estop]                             # only where a button is wired to a line of this computer
+        gpio_chip = "/dev/gpiochip0"
+        gpio_line = 17                      # offset on the chip
+        active = "low"                      # level when pressed, or when the wire is cut
+
         [policy]
         checkpoint = "wall-oss-flow"        # folder
         resolution = 256                    # long side of a picture [px]
@@ -63,6 +68,7 @@ class RobotConfig:
         calibration: path of the unit's calibration file.
         bus: the line its motors are on.
         rate_hz: of the control loop [1/s].
+        estop: of a button: chip, line on it, and whether low means pressed; None: there is none.
         checkpoint: folder.
         policy: how to ask it.
         execute_rows: rows of a chunk that are played before the next one takes over.
@@ -75,6 +81,7 @@ class RobotConfig:
     calibration: Path
     bus: BusConfig
     rate_hz: float
+    estop: tuple[str, int, bool] | None
     checkpoint: Path
     policy: PolicyConfig
     execute_rows: int
@@ -89,7 +96,7 @@ class RobotConfig:
         """
         path = Path(path)
         top = Table(path, "", read_toml(path))
-        top.check_keys(("robot", "bus", "policy", "camera"), ("control",))
+        top.check_keys(("robot", "bus", "policy", "camera"), ("control", "estop"))
         base = path.parent
 
         robot = top.table("robot")
@@ -142,6 +149,7 @@ class RobotConfig:
             calibration=calibration,
             bus=read_bus(top.table("bus"), base, rate_hz),
             rate_hz=rate_hz,
+            estop=_button(top.table("estop")) if "estop" in top.values else None,
             checkpoint=base / policy.text("checkpoint"),
             policy=config,
             execute_rows=policy.integer("execute_rows", 1, horizon, max(1, horizon * 3 // 4)),
@@ -165,6 +173,12 @@ class RobotConfig:
                     raise ConfigError(f"{self.path}: {error}") from error
                 cameras[role] = stack.enter_context(camera)
             yield cameras
+
+
+def _button(estop: Table) -> tuple[str, int, bool]:
+    estop.check_keys(("gpio_chip", "gpio_line"), ("active",))
+    active = estop.choice("active", ("low", "high"), "low")
+    return estop.text("gpio_chip"), estop.integer("gpio_line", 0, 1023), active == "low"
 
 
 def _cameras(top: Table) -> dict[str, Mapping[str, Any]]:

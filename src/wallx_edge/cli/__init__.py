@@ -20,6 +20,7 @@ __all__ = ["duration", "main"]
 VERBS = {
     "demo": "run the whole chain against an emulated arm and leave a plot and a summary",
     "run": "let a checkpoint drive a robot",
+    "estop": "stop a robot that another program drives, at once",
     "sim": "start an emulated arm behind a serial port",
     "hil": "walk a robot through the stages of a plan and leave evidence",
     "calibrate": "measure one unit's joints by hand, write its motors, verify and sign",
