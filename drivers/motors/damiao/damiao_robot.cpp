@@ -249,12 +249,12 @@ Result DamiaoRobot::switch_on(std::span<const double> measured, TimePoint deadli
 
 Result DamiaoRobot::write_torque_limits(std::span<const double> shares, TimePoint deadline) noexcept {
   if (!is_connected_) return {.code = ErrorCode::wrong_state};
+  if (!is_movable_) return {};  // nothing pulls; enabling begins with the full torque
   for (std::size_t i = 0; i < num_motors_; ++i) {
     motors_[i].torque_share = shares[i];
     motors_[i].goal_velocity = 0;
     requests_[i] = encode_goal(motors_[i]);
   }
-  if (!is_movable_) return {};  // nothing pulls; enabling begins with the full torque
   is_answer_due_ = false;
   return exchange(Answer::feedback, deadline);
 }
