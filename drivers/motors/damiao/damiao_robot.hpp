@@ -44,8 +44,6 @@ class DamiaoRobot final : public Robot {
   // expected value. No-op when connected.
   void connect() override;
   void disconnect() noexcept override;
-  // every joint is in a position mode: none is a wheel, all keep their last goal
-  Result stop_wheels(TimePoint) { return {}; }
 
   // goals outside the calibrated range that were clamped to it, since construction; any thread
   std::uint64_t num_clamped() const noexcept { return num_clamped_.load(std::memory_order_relaxed); }
