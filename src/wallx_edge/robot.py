@@ -75,14 +75,11 @@ class Robot:
         by_joint = dict(zip((joint.name for joint in embodiment.joints), calibration, strict=True))
         check_signature(config.calibration, embodiment, by_joint, config.bus)
         adapter = Adapter(config.bus) if config.bus.adapter else None
+        core = _core.make_robot(embodiment, calibration, adapter.config if adapter else config.bus.core())
+        robot = cls(core, _core.ControlLoop(core, rate_hz=config.rate_hz), adapter)
         try:
-            core = _core.make_robot(embodiment, calibration, adapter.config if adapter else config.bus.core())
-            robot = cls(core, _core.ControlLoop(core, rate_hz=config.rate_hz), adapter)
-        except BaseException:
             if adapter:
-                adapter.close()
-            raise
-        try:
+                adapter.open()
             core.connect()
             robot.loop.start()
             robot._wait_for_feedback()
