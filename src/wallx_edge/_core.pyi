@@ -355,6 +355,7 @@ class CanBus:
 
 def make_bus(config: BusConfig) -> Bus: ...  # opens nothing; raises ConfigError
 def make_can_bus(config: BusConfig) -> CanBus: ...  # opens nothing; raises ConfigError
+
 # motor registers: register_motor_registers.cpp
 
 class MotorRegisters:

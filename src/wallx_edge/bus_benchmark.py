@@ -123,6 +123,7 @@ def _socketcan(stack: ExitStack) -> Trip:
 
 def _mailbox_pyserial(stack: ExitStack) -> Trip:
     adapter = Adapter(BusConfig("mailbox", _echoing_port(stack), adapter="pyserial"))
+    adapter.open()
     stack.callback(adapter.close)
     return _byte_trip(stack, _core.make_bus(adapter.config))
 

@@ -90,17 +90,14 @@ class Robot:
         by_joint = dict(zip((joint.name for joint in embodiment.joints), calibration, strict=True))
         check_signature(config.calibration, embodiment, by_joint, config.bus)
         adapter = Adapter(config.bus) if config.bus.adapter else None
+        core = _core.make_robot(embodiment, calibration, adapter.config if adapter else config.bus.core())
+        # a row may be as far again by the time it is due: the chunk took its time
+        loop = _core.ControlLoop(core, rate_hz=config.rate_hz, max_first_step=2 * config.max_first_step)
+        stop_file = write_stop_file(embodiment, calibration, config.bus)
+        robot = cls(core, loop, stop_file, config.max_first_step, adapter)
         try:
-            core = _core.make_robot(embodiment, calibration, adapter.config if adapter else config.bus.core())
-            # a row may be as far again by the time it is due: the chunk took its time
-            loop = _core.ControlLoop(core, rate_hz=config.rate_hz, max_first_step=2 * config.max_first_step)
-            stop_file = write_stop_file(embodiment, calibration, config.bus)
-            robot = cls(core, loop, stop_file, config.max_first_step, adapter)
-        except BaseException:
             if adapter:
-                adapter.close()
-            raise
-        try:
+                adapter.open()
             core.connect()
             chip, line, is_active_low = config.estop or ("", 0, True)
             robot._estop = _core.EstopListener(

@@ -19,6 +19,8 @@ from live_arm import LiveArm
 from wallx_edge import _core
 from wallx_edge.bus_benchmark import bench_bus
 from wallx_edge.buses import Adapter, BusConfig
+from wallx_edge.calibrate.unit import Unit
+from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import BusError, ConfigError
 from wallx_edge.robot import Robot
 
@@ -45,6 +47,7 @@ def wait_until_closed(bus: _core.CanBus | _core.Bus) -> None:
 def test_python_can_frames_both_ways(channel: str) -> None:
     theirs = can.Bus(interface="virtual", channel=channel)
     adapter = Adapter(virtual(channel))
+    adapter.open()
     try:
         ours = _core.make_can_bus(adapter.config)
         ours.open()
@@ -60,6 +63,7 @@ def test_python_can_frames_both_ways(channel: str) -> None:
 def test_remote_and_error_frames_do_not_reach_the_loop(channel: str) -> None:
     theirs = can.Bus(interface="virtual", channel=channel)
     adapter = Adapter(virtual(channel))
+    adapter.open()
     try:
         ours = _core.make_can_bus(adapter.config)
         ours.open()
@@ -75,6 +79,7 @@ def test_remote_and_error_frames_do_not_reach_the_loop(channel: str) -> None:
 def test_pyserial_bytes_both_ways() -> None:
     with pty_wire() as (near, far):
         adapter = Adapter(BusConfig("mailbox", near, adapter="pyserial"))
+        adapter.open()
         theirs = serial.Serial(far, 1_000_000, timeout=PATIENCE)
         try:
             ours = _core.make_bus(adapter.config)
@@ -111,6 +116,7 @@ def test_an_adapter_that_is_unplugged_closes_the_bus_and_says_why() -> None:
     master, slave = os.openpty()
     tty.setraw(slave)
     adapter = Adapter(BusConfig("mailbox", os.ttyname(slave), adapter="pyserial"))
+    adapter.open()
     os.close(slave)
     try:
         ours = _core.make_bus(adapter.config)
@@ -146,16 +152,32 @@ def test_an_adapter_that_is_unplugged_closes_the_bus_and_says_why() -> None:
 )
 def test_what_cannot_be_opened_is_named(config: BusConfig, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        Adapter(config)
+        Adapter(config).open()
 
 
 def test_the_wrong_sort_of_adapter_is_refused(channel: str) -> None:
+    with pytest.raises(ConfigError, match="has no mailbox for bytes"):
+        _core.make_bus(Adapter(virtual(channel)).config)
+
+
+def test_an_adapter_opens_once_and_again_after_it_was_closed(channel: str) -> None:
+    theirs = can.Bus(interface="virtual", channel=channel)
     adapter = Adapter(virtual(channel))
+    ours = _core.make_can_bus(adapter.config)
     try:
-        with pytest.raises(ConfigError, match="has no mailbox for bytes"):
-            _core.make_bus(adapter.config)
+        for _ in range(2):
+            adapter.open()
+            with pytest.raises(BusError, match="already open"):
+                adapter.open()
+            ours.open()
+            exchange(ours, theirs, every_kind()[:3])
+            adapter.close()
+            adapter.close()
+            wait_until_closed(ours)
+            ours.close()
     finally:
         adapter.close()
+        theirs.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -183,6 +205,13 @@ def test_a_robot_is_read_through_pyserial(arm: LiveArm) -> None:
         position, taken_at = robot.state()
         assert np.isfinite(position).all()
         assert taken_at > 0
+
+
+def test_calibration_reads_a_unit_through_pyserial(arm: LiveArm) -> None:
+    so101 = load_embodiment("so101")
+    bus = BusConfig("mailbox", arm.config.bus.port, adapter="pyserial")
+    with Unit(so101, {joint.name: joint.id for joint in so101.joints}, bus) as unit:
+        assert [motor["id"] for motor in unit.identity().values()] == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_benchmark_measures_what_is_there_and_says_what_is_not() -> None:

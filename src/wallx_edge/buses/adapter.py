@@ -17,45 +17,63 @@ POLL = 0.05  # between looks at whether to stop [s]
 
 
 class Adapter:
-    """An open adapter with two threads: one receives for the loop, one sends for it.
+    """An adapter with two threads: one receives for the loop, one sends for it.
 
     A failure of either ends both and closes the loop's bus; :attr:`error` keeps it. Opening again is up to the caller.
 
     Attributes:
         config: for :func:`wallx_edge._core.make_robot`; its mailbox is this adapter's.
-        error: what went wrong; None while all is well.
+        error: what went wrong since it was opened; None while all is well.
     """
 
     def __init__(self, config: BusConfig) -> None:
-        """Opens the adapter. Blocks as long as its library does.
+        """Opens nothing.
 
         Args:
             config: with ``adapter`` "pyserial" or "python-can".
 
         Raises:
-            ConfigError: its library is not installed, or refuses a setting.
-            BusError: the adapter cannot be opened.
+            ConfigError: another adapter.
         """
         self.error: Exception | None = None
+        self._bus = config
         self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._close: Callable[[], None] | None = None
         self._mailbox: _core.ByteMailbox | _core.CanMailbox
         if config.adapter == "pyserial":
-            byte_mailbox = _core.ByteMailbox()
-            port = _open_serial(config)
-            self._mailbox, self._close = byte_mailbox, port.close
-            moves = (lambda: _receive_bytes(port, byte_mailbox), lambda: _send_bytes(port, byte_mailbox))
-            self.config = config.core(byte_mailbox=byte_mailbox)
+            self._mailbox = _core.ByteMailbox()
+            self.config = config.core(byte_mailbox=self._mailbox)
         elif config.adapter == "python-can":
-            can_mailbox = _core.CanMailbox()
-            bus = _open_can(config)
-            self._mailbox, self._close = can_mailbox, bus.shutdown
-            moves = (lambda: _receive_frames(bus, can_mailbox), lambda: _send_frames(bus, can_mailbox))
-            self.config = config.core(can_mailbox=can_mailbox)
+            self._mailbox = _core.CanMailbox()
+            self.config = config.core(can_mailbox=self._mailbox)
         else:
             raise ConfigError(f"adapter is {config.adapter!r}, must be pyserial or python-can; correct [bus]")
-        self._mailbox.connect()
+
+    def open(self) -> None:
+        """Opens the adapter and starts its threads. Blocks as long as its library does.
+
+        Raises:
+            ConfigError: its library is not installed, or refuses a setting.
+            BusError: the adapter cannot be opened, or is open already.
+        """
+        if self._close is not None:
+            raise BusError(f"adapter {self._bus.adapter} of {self._bus.port} is already open; close it first")
+        mailbox = self._mailbox
+        moves: tuple[Callable[[], None], Callable[[], None]]
+        if isinstance(mailbox, _core.ByteMailbox):
+            port, bytes_of = _open_serial(self._bus), mailbox
+            self._close = port.close
+            moves = (lambda: _receive_bytes(port, bytes_of), lambda: _send_bytes(port, bytes_of))
+        else:
+            bus, frames_of = _open_can(self._bus), mailbox
+            self._close = bus.shutdown
+            moves = (lambda: _receive_frames(bus, frames_of), lambda: _send_frames(bus, frames_of))
+        self.error = None
+        self._stop.clear()
+        mailbox.connect()
         self._threads = [
-            threading.Thread(target=self._move, args=(move,), name=f"{config.adapter} {way}", daemon=True)
+            threading.Thread(target=self._move, args=(move,), name=f"{self._bus.adapter} {way}", daemon=True)
             for move, way in zip(moves, ("receiver", "sender"), strict=True)
         ]
         for thread in self._threads:
@@ -67,7 +85,10 @@ class Adapter:
         self._mailbox.disconnect()
         for thread in self._threads:
             thread.join()
-        self._close()
+        self._threads = []
+        if self._close is not None:
+            self._close()
+        self._close = None
 
     @property
     def num_dropped(self) -> int:

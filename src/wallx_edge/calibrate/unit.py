@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from wallx_edge import _core
-from wallx_edge.buses import BusConfig
+from wallx_edge.buses import Adapter, BusConfig
 from wallx_edge.embodiment import Embodiment, JointCalibration
 from wallx_edge.errors import CalibrationError, ConfigError, DeviceError
 
@@ -86,11 +86,20 @@ class Unit:
         self.ids = dict(ids)
         self.bus = bus
         self.family = _FAMILIES[embodiment.motor_family]
-        self._registers = _core.make_motor_registers(embodiment.motor_family, bus.core())
+        self._adapter = Adapter(bus) if bus.adapter else None
+        line = self._adapter.config if self._adapter else bus.core()
+        self._registers = _core.make_motor_registers(embodiment.motor_family, line)
 
     def __enter__(self) -> Unit:
         """Takes the port. Raises BusError."""
-        self._registers.open()
+        try:
+            if self._adapter:
+                self._adapter.open()
+            self._registers.open()
+        except BaseException:
+            if self._adapter:
+                self._adapter.close()
+            raise
         return self
 
     def __exit__(
@@ -98,6 +107,8 @@ class Unit:
     ) -> None:
         """Gives the port back."""
         self._registers.close()
+        if self._adapter:
+            self._adapter.close()
 
     def read(self, joint: str, register: str) -> int:
         """One register of a joint's motor. Raises BusTimeout, BusError."""
