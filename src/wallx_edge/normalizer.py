@@ -68,6 +68,10 @@ class Normalizer:
             np.pad(self.minimum, missing, constant_values=0), np.pad(self.delta, missing, constant_values=1), self.name
         )
 
+    def equals(self, other: Normalizer) -> bool:
+        """Whether both map every value to the same."""
+        return np.array_equal(self.minimum, other.minimum) and np.array_equal(self.delta, other.delta)
+
     @property
     def width(self) -> int:
         """Number of columns."""

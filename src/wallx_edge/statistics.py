@@ -60,6 +60,17 @@ class Source:
             )
         return normalizer.filled_up(width)
 
+    def differs(self, key: str, action: Normalizer, state: Normalizer) -> bool:
+        """Whether the place holds this set, or one only, with other numbers."""
+        name = key if key in self.keys else self.keys[0] if len(self.keys) == 1 else None
+        if name is None:
+            return False
+        try:
+            mine = self.normalizer("action", name, action.width), self.normalizer("propri", name, state.width)
+        except CheckpointError:  # left over from another model: whoever chooses it is told why it does not fit
+            return True
+        return not (action.equals(mine[0]) and state.equals(mine[1]))
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -72,6 +83,7 @@ class Statistics:
         source: file or files it is from.
         num_action_columns: columns that were there; the rest of ``action`` is filled up.
         num_state_columns: likewise of ``state``.
+        differing: other places of the checkpoint that hold this set, or one only, with other numbers; to be reported.
     """
 
     action: Normalizer
@@ -80,6 +92,7 @@ class Statistics:
     source: str
     num_action_columns: int
     num_state_columns: int
+    differing: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, engine: Engine, directory: str | Path, key: str | None) -> Statistics:
@@ -123,7 +136,8 @@ class Statistics:
         action = source.normalizer("action", name, action_width)
         state = source.normalizer("propri", name, state_width)
         counts = [source.pairs[kind][name][0].size for kind in _KINDS]
-        return cls(action, state, name, source.name, *counts)
+        differing = tuple(other.name for other in found if other.differs(name, action, state))
+        return cls(action, state, name, source.name, counts[0], counts[1], differing)
 
 
 def inside(engine: Engine) -> dict[str, NDArray[Any]]:

@@ -85,6 +85,25 @@ def test_the_first_place_counts(tmp_path: Path) -> None:
         source()
 
 
+def test_places_that_disagree_are_reported(tmp_path: Path) -> None:
+    case = WITH_FILES[0]
+    folder = casefiles.linked_copy(case, tmp_path / "case")
+
+    def differing(tensors: Tensors) -> tuple[str, ...]:
+        return Statistics.load(folder, tensors, None, 26, 26).differing
+
+    same = weights(case)
+    assert differing(same) == ()
+    assert differing(same | made({"other": 26})) == ()  # two sets: none of them is meant
+    # statistics of another model that were left in the weights do no harm, and are reported
+    assert differing(made({"pretraining": 20})) == ("the weights",)
+    name = "action_preprocessor.normalizer_propri.delta.libero_all"
+    assert differing(same | {name: same[name] * np.float32(1.001)}) == ("the weights",)
+    casefiles.change_json(folder / "norm_stats.json", lambda c: c["norm_stats"]["action"]["q99"].append(1.0))
+    casefiles.change_json(folder / "norm_stats.json", lambda c: c["norm_stats"]["action"]["q01"].append(0.5))
+    assert differing(same) == (", ".join(TORCH), "the weights")
+
+
 def test_a_name_is_looked_for_in_every_place(tmp_path: Path) -> None:
     norm_stats(tmp_path / "norm_stats.json", 7)
     tensors = made({"desk": 7, "x2_normal": 7})

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wallx_edge import _core
-from wallx_edge.errors import ConfigError
+from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.normalizer import Kind
 from wallx_edge.policy_config import PolicyConfig, PolicySettings
 from wallx_edge.prompts import Tokenizer
@@ -129,7 +129,10 @@ def _ranges(found: tuple[Source, ...], kind: Kind, engine: _core.Engine) -> dict
     out: dict[str, list[tuple[float, float]]] = {}
     for source in found:
         for key in source.keys:
-            n = source.normalizer(kind, key, width)
+            try:
+                n = source.normalizer(kind, key, width)
+            except CheckpointError:  # left over from another model: whoever chooses it is told why it does not fit
+                continue
             out.setdefault(key, [(float(a), float(a + d)) for a, d in zip(n.minimum, n.delta, strict=True)])
     return out
 
@@ -140,7 +143,8 @@ def _matched(engine: _core.Engine, checkpoint: Path) -> str:
         statistics = Statistics.of(engine, checkpoint, None)
     except ConfigError as error:
         return str(error)
+    differing = f"; {', '.join(statistics.differing)} has other numbers" if statistics.differing else ""
     return (
         f"{statistics.name} from {statistics.source}, {statistics.num_action_columns} of {statistics.action.width} "
-        f"columns of the action, {statistics.num_state_columns} of {statistics.state.width} of the state"
+        f"columns of the action, {statistics.num_state_columns} of {statistics.state.width} of the state{differing}"
     )
