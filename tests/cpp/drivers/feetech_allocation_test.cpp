@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "drivers/allocation_count.hpp"
 #include "drivers/arm.hpp"
 
 namespace {
@@ -27,6 +28,9 @@ void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace wallx::test {
+
+std::size_t allocations_on_this_thread() noexcept { return num_allocations; }
+
 namespace {
 
 // passes everything on to the scripted servos until it is frozen; then it repeats one prepared input, without
