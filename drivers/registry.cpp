@@ -4,10 +4,12 @@
 
 #include "base/errors.hpp"
 #include "drivers/buses/registry.hpp"
+#include "drivers/motors/damiao/damiao_robot.hpp"
 #include "drivers/motors/dynamixel/dynamixel_registers.hpp"
 #include "drivers/motors/dynamixel/dynamixel_robot.hpp"
 #include "drivers/motors/feetech/feetech_registers.hpp"
 #include "drivers/motors/feetech/feetech_robot.hpp"
+#include "drivers/motors/loopback/loopback_robot.hpp"
 
 namespace wallx {
 
@@ -16,15 +18,18 @@ std::shared_ptr<Robot> make_robot(const Embodiment& embodiment,
   check_drops(embodiment);
   if (embodiment.motor_family == "feetech_sts")
     return std::make_shared<FeetechRobot>(embodiment, calibration, make_bus(bus));
+  if (embodiment.motor_family == "loopback") return std::make_shared<LoopbackRobot>(embodiment);
   if (embodiment.motor_family == "dynamixel_x")
     return std::make_shared<DynamixelRobot>(embodiment, calibration, make_bus(bus));
+  if (embodiment.motor_family == "damiao")
+    return std::make_shared<DamiaoRobot>(embodiment, calibration, make_can_bus(bus));
   if (embodiment.motor_family == "feetech_scs")
     throw ConfigError(
         "embodiment '" + embodiment.name +
         "': feetech_scs servos are set up here but not driven: they answer no sync read and have no "
         "torque limit that an emergency stop could lower");
   throw ConfigError("embodiment '" + embodiment.name + "': motor_family is '" + embodiment.motor_family +
-                    "', known are feetech_sts, dynamixel_x; correct embodiment.toml");
+                    "', known are feetech_sts, dynamixel_x, damiao, loopback; correct embodiment.toml");
 }
 
 std::unique_ptr<MotorRegisters> make_motor_registers(const std::string& motor_family, const BusConfig& bus) {

@@ -25,12 +25,27 @@ from wallx_edge.sim import SimProcess, read_log, so101, state_trace
 from wallx_edge.synth import synth
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "README.zh.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = (
+    "README.md",
+    "README.zh.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
+)
 READMES = ("README.md", "README.zh.md")
 # made by a command, and not in the repository
 MADE = (".venv/", "build/", "out/")
 # kinds of files: of a checkpoint, an embodiment or a user's robot
-KINDS = {"calibration.json", "checkpoint/", "config.json", "embodiment.toml", "robot.toml", "my_arm.json"}
+KINDS = {
+    "calibration.json",
+    "checkpoint/",
+    "config.json",
+    "norm_stats.json",
+    "embodiment.toml",
+    "robot.toml",
+    "my_arm.json",
+}
 
 
 class Block(NamedTuple):

@@ -20,6 +20,7 @@ TABLE: dict[str, set[str]] = {
     "cpp/control": {"base", "hardware"},
     "cpp/emulator": {"base"},
     "drivers": {"base", "hardware"},
+    "cpp/tools": {"base", "hardware", "drivers"},
     "bindings/core": {"base", "backend", "model", "engine", "hardware", "control", "drivers"},
     "bindings/emulator": {"base", "emulator"},
 }

@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The compiled core of wallx_edge. Import the public classes from wallx_edge instead.";
   wallx::register_errors(m);
   wallx::register_engine(m);
+  wallx::register_context(m);
   wallx::register_bus(m);
   wallx::register_motor_registers(m);
   wallx::register_robot(m);

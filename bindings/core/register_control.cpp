@@ -10,8 +10,10 @@
 
 #include "base/errors.hpp"
 #include "bindings/core/register.hpp"
+#include "control/bare_loop.hpp"
 #include "control/control_loop.hpp"
 #include "control/estop.hpp"
+#include "control/estop_listener.hpp"
 
 namespace py = pybind11;
 
@@ -156,9 +158,37 @@ void register_control(py::module_& m) {
   m.def("monotonic", [] { return seconds_of(Clock::now()); });
   m.def("estop_all", &estop_all);
   m.def("estop_on_signal", &estop_on_signal, py::arg("signal_number"));
+  m.def(
+      "bare_loop",
+      [](double rate_hz, double duration_s, int priority) {
+        BareLoopRun run;
+        {
+          const py::gil_scoped_release release;
+          run = run_bare_loop(rate_hz, Seconds(duration_s), priority);
+        }
+        py::dict d;
+        d["lateness"] = py::array_t<std::uint64_t>(run.lateness.size(), run.lateness.data());
+        d["ticks"] = run.num_ticks;
+        d["is_fifo"] = run.is_fifo;
+        return d;
+      },
+      py::arg("rate_hz"), py::arg("duration_s"), py::arg("priority") = 80);
   m.attr("LOOP_STATES") = names(LoopState::fault);
   m.attr("LOOP_REASONS") = names(Reason::estop);
   m.attr("MAX_ROWS") = kMaxRows;
+
+  m.def("send_estop", &send_estop, py::arg("socket"), NoGil());
+  py::class_<EstopListener>(m, "EstopListener")
+      .def(py::init([](std::string socket, std::string gpio_chip, int gpio_line, bool is_active_low,
+                       int key_descriptor) {
+             return std::make_unique<EstopListener>(EstopSources{.socket = std::move(socket),
+                                                                 .gpio_chip = std::move(gpio_chip),
+                                                                 .gpio_line = gpio_line,
+                                                                 .is_active_low = is_active_low,
+                                                                 .key_descriptor = key_descriptor});
+           }),
+           py::kw_only(), py::arg("socket") = "", py::arg("gpio_chip") = "", py::arg("gpio_line") = 0,
+           py::arg("is_active_low") = true, py::arg("key_descriptor") = -1);
 
   py::class_<ControlLoop, std::shared_ptr<ControlLoop>>(m, "ControlLoop")
       .def(py::init([](std::shared_ptr<Robot> robot, double rate_hz, double stale_hold, double stale_fault,
@@ -217,6 +247,7 @@ void register_control(py::module_& m) {
       .def("hold", [](ControlLoop& loop) { loop.request(kRequestHold); })
       .def("resume", [](ControlLoop& loop) { loop.request(kRequestResume); })
       .def("reset", [](ControlLoop& loop) { loop.request(kRequestReset); })
+      .def_property_readonly("heartbeat_descriptor", &ControlLoop::heartbeat_descriptor)
       .def("release", [](ControlLoop& loop) { loop.request(kRequestRelease); })
       .def("estop", &ControlLoop::estop)
       .def(

@@ -1,99 +1,26 @@
-// The engine for Python: weights, contexts, and the index arithmetic that `verify` checks by itself.
+// The weights for Python, and the index arithmetic that `verify` checks by itself.
 // SPDX-License-Identifier: Apache-2.0
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "base/errors.hpp"
+#include "bindings/core/arrays.hpp"
+#include "bindings/core/engine.hpp"
 #include "bindings/core/register.hpp"
-#include "engine/context.hpp"
 #include "model/action_head.hpp"
 #include "model/positions.hpp"
 #include "model/safetensors.hpp"
+#include "model/variant.hpp"
 
 namespace py = pybind11;
 
 namespace wallx {
 namespace {
-
-using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
-using Integers = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
-
-// any array or nested list of numbers; a conversion that would lose more than precision is refused
-template <class Array>
-Array to_numbers(const char* name, const py::object& object, const char* kinds, const char* wanted) {
-  const py::array array = py::array::ensure(object);
-  if (!array) throw ConfigError(std::string(name) + " is not an array");
-  const char kind = array.dtype().kind();
-  if (array.size() > 0 && !std::strchr(kinds, kind))
-    throw ConfigError(std::string(name) + " has dtype " + std::string(py::str(array.dtype())) +
-                      ", expected " + wanted);
-  return Array::ensure(array);
-}
-Floats to_floats(const char* name, const py::object& object) {
-  return to_numbers<Floats>(name, object, "fiub", "floats");
-}
-Integers to_integers(const char* name, const py::object& object) {
-  return to_numbers<Integers>(name, object, "iub", "whole numbers");
-}
-
-std::span<const float> view(const Floats& array) {
-  return {array.data(), static_cast<std::size_t>(array.size())};
-}
-std::span<const std::int64_t> view(const Integers& array) {
-  return {array.data(), static_cast<std::size_t>(array.size())};
-}
-
-template <class T>
-py::array_t<T> to_array(const std::vector<T>& data, const std::vector<py::ssize_t>& shape) {
-  py::array_t<T> out(shape);
-  std::copy(data.begin(), data.end(), out.mutable_data());
-  return out;
-}
-
-std::vector<Grid> to_grids(const py::object& object) {
-  const Integers array = to_integers("grids", object);
-  if (array.size() == 0) return {};
-  if (array.ndim() != 2 || array.shape(1) != 3) throw ConfigError("grids must have shape (pictures, 3)");
-  std::vector<Grid> grids;
-  for (py::ssize_t i = 0; i < array.shape(0); ++i)
-    grids.push_back({array.at(i, 0), array.at(i, 1), array.at(i, 2)});
-  return grids;
-}
-
-RopeLayout to_layout(const std::string& name) {
-  if (name == "hf") return RopeLayout::hf;
-  if (name == "contiguous") return RopeLayout::contiguous;
-  throw ConfigError("rope_layout is '" + name + "', expected 'hf' or 'contiguous'");
-}
-
-FlowOptions to_options(std::int64_t num_steps, const std::string& attention, const std::string& time_grid) {
-  FlowOptions options;
-  options.num_steps = num_steps;
-  if (attention == "causal") {
-    options.attention = ActionAttention::causal;
-  } else if (attention != "bidirectional") {
-    throw ConfigError("attention is '" + attention + "', expected 'bidirectional' or 'causal'");
-  }
-  if (time_grid == "legacy") {
-    options.time_grid = TimeGrid::legacy;
-  } else if (time_grid != "intervals") {
-    throw ConfigError("time_grid is '" + time_grid + "', expected 'intervals' or 'legacy'");
-  }
-  return options;
-}
-
-py::dict to_dict(const Trace& trace) {
-  py::dict out;
-  for (const auto& [name, array] : trace.arrays()) {
-    const auto width = static_cast<py::ssize_t>(array.width);
-    out[py::str(name)] = to_array(array.data, {static_cast<py::ssize_t>(array.data.size()) / width, width});
-  }
-  return out;
-}
 
 py::array to_numpy(const TensorEntry& entry) {
   const char* format = nullptr;
@@ -134,6 +61,16 @@ py::array to_numpy(const TensorEntry& entry) {
 }
 
 void register_config(py::module_& m) {
+  py::class_<Variant>(m, "Variant", "One published form of the network.")
+      .def_readonly("name", &Variant::name)
+      .def_readonly("checkpoints", &Variant::checkpoints)
+      .def_readonly("has_expert_attention", &Variant::has_expert_attention)
+      .def_readonly("has_adaptive_norms", &Variant::has_adaptive_norms)
+      .def_readonly("is_state_text", &Variant::is_state_text)
+      .def_readonly("is_time_scaled", &Variant::is_time_scaled)
+      .def_readonly("does_pad_masked_dims", &Variant::does_pad_masked_dims)
+      .def_readonly("open_choices", &Variant::open_choices);
+  m.def("variants", [] { return std::vector<Variant>(variants().begin(), variants().end()); });
   py::class_<VisionConfig>(m, "VisionConfig", "Dimensions of the vision tower.")
       .def_readonly("depth", &VisionConfig::depth)
       .def_readonly("hidden_size", &VisionConfig::hidden_size)
@@ -146,14 +83,29 @@ void register_config(py::module_& m) {
       .def_readonly("window_size", &VisionConfig::window_size)
       .def_readonly("full_attention_blocks", &VisionConfig::full_attention_blocks);
   py::class_<ModelConfig>(m, "ModelConfig", "Dimensions and slots of a checkpoint, from its config.json.")
-      .def_static("load", &ModelConfig::load, py::arg("directory"))
+      .def_static("load", &ModelConfig::load, py::arg("directory"), py::arg("dof") = Slots{},
+                  py::arg("agent_pos") = Slots{}, py::arg("is_state_text") = std::nullopt)
       .def_readonly("architecture", &ModelConfig::architecture)
       .def_readonly("hidden_size", &ModelConfig::hidden_size)
       .def_readonly("num_layers", &ModelConfig::num_layers)
       .def_readonly("num_heads", &ModelConfig::num_heads)
       .def_readonly("num_kv_heads", &ModelConfig::num_kv_heads)
       .def_readonly("head_dim", &ModelConfig::head_dim)
+      .def_readonly("expert_widths", &ModelConfig::expert_widths)
       .def_readonly("expert_sizes", &ModelConfig::expert_sizes)
+      .def_readonly("action_width", &ModelConfig::action_width)
+      .def_readonly("state_width", &ModelConfig::state_width)
+      .def_readonly("condition_width", &ModelConfig::condition_width)
+      .def_readonly("has_expert_attention", &ModelConfig::has_expert_attention)
+      .def_readonly("has_adaptive_norms", &ModelConfig::has_adaptive_norms)
+      .def_readonly("is_state_text", &ModelConfig::is_state_text)
+      .def_readonly("is_action_causal", &ModelConfig::is_action_causal)
+      .def_readonly("does_project_mask", &ModelConfig::does_project_mask)
+      .def_readonly("does_predict_actions", &ModelConfig::does_predict_actions)
+      .def_readonly("does_pad_masked_dims", &ModelConfig::does_pad_masked_dims)
+      .def_readonly("time_scale", &ModelConfig::time_scale)
+      .def_readonly("time_shift", &ModelConfig::time_shift)
+      .def_readonly("horizon", &ModelConfig::horizon)
       .def_readonly("mrope_section", &ModelConfig::mrope_section)
       .def_readonly("is_head_tied", &ModelConfig::is_head_tied)
       .def_readonly("image_token_id", &ModelConfig::image_token_id)
@@ -166,19 +118,17 @@ void register_config(py::module_& m) {
       .def_property_readonly("state_dim", &ModelConfig::state_dim);
 }
 
-void register_context(py::module_& m) {
-  using Model = std::shared_ptr<const WallOss>;
-  struct Engine {
-    Model model;
-  };
+void register_weights(py::module_& m) {
   py::class_<Engine, std::shared_ptr<Engine>>(
       m, "Engine", "The weights of one checkpoint, shared by any number of contexts.")
       .def_static(
           "load",
-          [](const std::string& directory) {
-            return std::make_shared<Engine>(Engine{WallOss::load(directory)});
+          [](const std::string& directory, const Slots& dof, const Slots& agent_pos,
+             std::optional<bool> is_state_text) {
+            return std::make_shared<Engine>(Engine{WallOss::load(directory, dof, agent_pos, is_state_text)});
           },
-          py::arg("directory"), py::call_guard<py::gil_scoped_release>())
+          py::arg("directory"), py::arg("dof") = Slots{}, py::arg("agent_pos") = Slots{},
+          py::arg("is_state_text") = std::nullopt, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("config", [](const Engine& e) { return e.model->config(); })
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.model->language().vocab_size(); })
       .def_property_readonly("tensor_names", [](const Engine& e) { return e.model->weights().names(); })
@@ -193,75 +143,6 @@ void register_context(py::module_& m) {
             return to_array(e.model->weights().read(name), {shape.begin(), shape.end()});
           },
           py::arg("name"));
-
-  py::class_<Context>(m, "Context", "The engine's state of one conversation.")
-      .def(py::init([](const Engine& engine, std::int64_t max_tokens, const std::string& rope_layout) {
-             return std::make_unique<Context>(engine.model, max_tokens, to_layout(rope_layout));
-           }),
-           py::arg("engine"), py::arg("max_tokens") = 2048, py::arg("rope_layout") = "hf")
-      .def_property_readonly("length", &Context::length)
-      .def_property_readonly("max_tokens", &Context::max_tokens)
-      .def(
-          "prefill",
-          [](Context& self, const py::object& ids_like, const py::object& pixels_like,
-             const py::object& grids, std::int64_t state_token_id, const py::object& state_like,
-             const py::object& mask_like, bool is_traced) -> py::object {
-            const Integers ids = to_integers("ids", ids_like);
-            const Floats pixels = to_floats("pixels", pixels_like);
-            const Floats state = to_floats("state", state_like);
-            const Floats state_mask = to_floats("state_mask", mask_like);
-            const std::vector<Grid> parsed = to_grids(grids);
-            const Prompt prompt{view(ids),      view(pixels), parsed,
-                                state_token_id, view(state),  view(state_mask)};
-            Trace trace;
-            {
-              py::gil_scoped_release release;
-              self.prefill(prompt, is_traced ? &trace : nullptr);
-            }
-            if (is_traced) return to_dict(trace);
-            return py::none();
-          },
-          py::arg("ids"), py::arg("pixels") = Floats(0), py::arg("grids") = Integers(0),
-          py::arg("state_token_id") = -1, py::arg("state") = Floats(0), py::arg("state_mask") = Floats(0),
-          py::kw_only(), py::arg("trace") = false)
-      .def(
-          "denoise",
-          [](Context& self, const py::object& noise_like, const py::object& mask_like, std::int64_t num_steps,
-             const std::string& attention, const std::string& time_grid, bool is_traced) -> py::object {
-            const Floats noise = to_floats("noise", noise_like);
-            const Floats dof_mask = to_floats("dof_mask", mask_like);
-            const FlowOptions options = to_options(num_steps, attention, time_grid);
-            if (noise.ndim() != 2) throw ConfigError("noise must have shape (horizon, action_dim)");
-            std::vector<float> actions(noise.data(), noise.data() + noise.size());
-            const std::vector<py::ssize_t> shape{noise.shape(0), noise.shape(1)};
-            FlowSteps steps;
-            Trace trace;
-            {
-              py::gil_scoped_release release;
-              self.denoise(actions, view(dof_mask), shape[0], options, is_traced ? &steps : nullptr,
-                           is_traced ? &trace : nullptr);
-            }
-            const py::array_t<float> out = to_array(actions, shape);
-            if (!is_traced) return out;
-            py::dict traced = to_dict(trace);
-            const auto count = static_cast<py::ssize_t>(steps.t.size());
-            traced["t"] = to_array(steps.t, {count});
-            traced["x"] = to_array(steps.x, {count + 1, shape[0], shape[1]});
-            traced["v"] = to_array(steps.v, {count, shape[0], shape[1]});
-            return py::make_tuple(out, traced);
-          },
-          py::arg("noise"), py::arg("dof_mask"), py::arg("num_steps") = 10,
-          py::arg("attention") = "bidirectional", py::arg("time_grid") = "intervals", py::kw_only(),
-          py::arg("trace") = false)
-      .def("logits",
-           [](const Context& self) {
-             py::array_t<float> out(self.model().language().vocab_size());
-             const std::span<float> to{out.mutable_data(), static_cast<std::size_t>(out.size())};
-             py::gil_scoped_release release;
-             self.logits(to);
-             return out;
-           })
-      .def("decode", &Context::decode, py::arg("id"), py::call_guard<py::gil_scoped_release>());
 }
 
 void register_positions(py::module_& m) {
@@ -357,7 +238,7 @@ void register_positions(py::module_& m) {
 
 void register_engine(py::module_& m) {
   register_config(m);
-  register_context(m);
+  register_weights(m);
   register_positions(m);
 }
 

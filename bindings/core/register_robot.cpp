@@ -37,17 +37,19 @@ void register_robot(py::module_& m) {
   py::class_<JointSpec>(m, "JointSpec", "One joint of an embodiment.")
       .def(py::init([](std::string name, int id, std::vector<int> model_numbers, const JointLimits& limits,
                        double rest_position, bool gravity_loaded, JointMode mode, double max_following_error,
-                       double static_sag, bool grips, double drive_timeout, DriveAction drive_action) {
+                       double static_sag, bool grips, double drive_timeout, DriveAction drive_action,
+                       std::map<std::string, double> drive) {
              return JointSpec{
-                 std::move(name), id,          std::move(model_numbers), limits,     rest_position,
-                 gravity_loaded,  mode,        max_following_error,      static_sag, grips,
-                 drive_timeout,   drive_action};
+                 std::move(name), id,           std::move(model_numbers), limits,     rest_position,
+                 gravity_loaded,  mode,         max_following_error,      static_sag, grips,
+                 drive_timeout,   drive_action, std::move(drive)};
            }),
            py::kw_only(), py::arg("name"), py::arg("id"), py::arg("model_numbers"), py::arg("limits"),
            py::arg("rest_position"), py::arg("gravity_loaded"), py::arg("mode") = JointMode::position,
            py::arg("max_following_error") = JointSpec{}.max_following_error,
            py::arg("static_sag") = JointSpec{}.static_sag, py::arg("grips") = false,
-           py::arg("drive_timeout") = 0.0, py::arg("drive_action") = DriveAction::holds)
+           py::arg("drive_timeout") = 0.0, py::arg("drive_action") = DriveAction::holds,
+           py::arg("drive") = std::map<std::string, double>{})
       .def_readonly("name", &JointSpec::name)
       .def_readonly("id", &JointSpec::id, "Nominal bus id; the calibration's counts.")
       .def_readonly("model_numbers", &JointSpec::model_numbers, "The drives that fit (a copy).")
@@ -62,6 +64,7 @@ void register_robot(py::module_& m) {
       .def_readonly("drive_timeout", &JointSpec::drive_timeout,
                     "Silence after which the drive acts by itself; 0: it never does [s].")
       .def_readonly("drive_action", &JointSpec::drive_action, "What the drive does then.")
+      .def_readonly("drive", &JointSpec::drive, "Settings that only the motor family knows (a copy).")
       .def("__repr__", [](const JointSpec& joint) {
         return "JointSpec(name='" + joint.name + "', id=" + std::to_string(joint.id) + ")";
       });
@@ -99,6 +102,7 @@ void register_robot(py::module_& m) {
       m, "Robot", "A robot on its bus. Python connects it; only the control loop reads and moves it.")
       .def_property_readonly("embodiment", &Robot::embodiment, py::return_value_policy::copy,
                              "With position limits narrowed to this unit's calibrated range (a copy).")
+      .def_property_readonly("bus_descriptor", &Robot::bus_descriptor, "Of the open bus; -1: it has none.")
       .def_property_readonly("serial", &Robot::serial, "Unique in the process.")
       .def("connect", &Robot::connect, py::call_guard<py::gil_scoped_release>(),
            "Opens the bus, finds every motor, compares its registers with the calibration. Moves and writes "

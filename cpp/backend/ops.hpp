@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 namespace wallx {
 
@@ -31,6 +32,14 @@ void gated_linear(const float* x, std::int64_t rows, const Linear& gate, const L
 void rms_norm(const float* x, std::int64_t rows, std::int64_t width, const float* weight, float eps,
               float* y);
 
+// the same without a weight, but scaled and shifted: y = x / rms(x) * (1 + scale) + shift
+// modulation (2 x width): scale, shift
+void adaptive_rms_norm(const float* x, std::int64_t rows, std::int64_t width, const float* modulation,
+                       float eps, float* y);
+
+// y += x * gate, column by column                                                (rows x width), gate (width)
+void add_gated(const float* x, std::int64_t rows, std::int64_t width, const float* gate, float* y);
+
 // rotates each head of x in place: (a, b) -> (a cos - b sin, b cos + a sin) with a the first, b the second
 // half
 struct Rotary {
@@ -58,17 +67,27 @@ void rotate_and_cache(float* qkv, std::int64_t rows, std::int64_t num_heads, con
 // query rows that an attention op holds scores for at a time
 inline constexpr std::int64_t kAttentionRows = 16;
 
-// softmax(q k^T / sqrt(head_dim)) v over a cache; query row i sees the first
-// `position + i + 1` entries (causal) or all `position + rows` (block: the rows see each other both ways)
+// a run of one layer's cache; heads of key and value are capacity * head_dim apart
+struct CacheSegment {
+  const float* key = nullptr;
+  const float* value = nullptr;
+  std::int64_t capacity = 0;  // [tokens]
+  std::int64_t length = 0;    // [tokens] in use
+};
+
+// softmax(q k^T / sqrt(head_dim)) v over a cache whose last `rows` entries are the query rows' own; query row
+// i sees all before them and itself (causal) or all (block: the rows see each other both ways). Where the
+// segments part changes no bit.
 struct CacheAttention {
   std::int64_t rows = 0;
   std::int64_t num_heads = 0;
-  std::int64_t position = 0;  // cache entries before the first row
+  std::int64_t num_kv_heads = 0;
+  std::int64_t head_dim = 0;
   bool is_causal = true;
 };
-// scratch (kAttentionRows x (position + rows))
-void cache_attention(const float* qkv, const CacheAttention& shape, const CacheView& cache, float* scratch,
-                     float* y);
+// scratch (kAttentionRows x entries of all segments)
+void cache_attention(const float* qkv, const CacheAttention& shape, std::span<const CacheSegment> segments,
+                     float* scratch, float* y);
 
 // softmax(q k^T / sqrt(head_dim)) v inside each segment [offsets[i], offsets[i + 1]) of the rows, all see all
 // qkv (rows x 3 * num_heads * head_dim), order q | k | v; scratch (kAttentionRows x longest segment)

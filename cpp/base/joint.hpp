@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -59,6 +60,8 @@ struct JointSpec {
   bool grips = false;        // meeting an obstacle is its work: no fault, the command waits there
   double drive_timeout = 0;  // silence after which the drive acts by itself; 0: it has no such timeout [s]
   DriveAction drive_action = DriveAction::holds;  // what it does then
+  // settings that only the motor family knows, by name: it says what they mean and refuses unknown ones
+  std::map<std::string, double> drive = {};
 };
 
 // what is the same for every unit of a robot model

@@ -100,7 +100,9 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
   const std::size_t num_joints = limiter_.num_joints();
 
   const TimePoint before = config_.clock();
-  record_.read = robot_->read(now + share_of(period_, config_.read_share), feedback_);
+  if (!heartbeat_.enter()) is_seized_ = is_bus_closed_ = true;  // nothing is sent or asked any more
+  record_.read = is_seized_ ? Result{.code = ErrorCode::wrong_state}
+                            : robot_->read(now + share_of(period_, config_.read_share), feedback_);
   record_.read_us = static_cast<float>(to_seconds(config_.clock() - before) * 1e6);
   if (record_.read.code == ErrorCode::bus_closed) is_bus_closed_ = true;
   // a drive that reports an error or a lost torque has answered all the same
@@ -113,6 +115,7 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
   Playhead head;
   if (plan) head = interpolate(*plan, now, {record_.target.data(), num_joints});
   record_.finding = watch(watchdog_, {now, &feedback_, is_bus_closed_, plan != nullptr, head.is_exhausted});
+  if (is_seized_) record_.finding.reason = Reason::stalled;
   if (record_.read.code == ErrorCode::torque_off && machine_.is_enabled())
     record_.finding = {Verdict::fault, Reason::torque_lost, record_.read.joint};
   undelivered_ = limiter_;
@@ -134,7 +137,8 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
     statistics_.add(LoopStatistics::holds);
   if (previous == LoopState::fault && machine_.state() != LoopState::fault) {
     statistics_.add(LoopStatistics::resets);
-    is_bus_closed_ = false;  // look again
+    is_bus_closed_ = is_seized_ = false;  // look again
+    heartbeat_.rearm();
   }
 
   record_.plan_sequence = plan ? plan->sequence : 0;
@@ -147,7 +151,7 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
     // the measured pose of every joint is the first command; an answer lost now is asked for again in a
     // period
     if (is_answered) enable(now);
-  } else if (decision.releases) {
+  } else if (decision.releases && !is_bus_closed_) {
     release(now);
   } else if (decision.motion != Motion::none) {
     move(now, decision.motion == Motion::follow && plan);
@@ -160,6 +164,7 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
     if (limited.ok()) is_torque_pending_ = false;
     if (record_.send.ok()) record_.send = limited;
   }
+  heartbeat_.leave();
   publish();
   return record_;
 }
@@ -465,6 +470,10 @@ std::string fault_message(const FaultReport& report, const Embodiment& embodimen
              " reports a position that it cannot have moved to: its encoder slipped or wrapped, or two "
              "motors "
              "have one id; look at it before torque is switched on again";
+    case Reason::stalled:
+      return head +
+             "it stood still for so long that safe-stop took the bus over; look for what held it up, " +
+             "then reset";
     case Reason::estop:
       return head + "e-stop: it braked and holds at low torque; reset it before it moves again";
     default:

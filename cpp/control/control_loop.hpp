@@ -17,6 +17,7 @@
 #include "control/safety_limiter.hpp"
 #include "control/state_machine.hpp"
 #include "control/watchdog.hpp"
+#include "hardware/heartbeat.hpp"
 #include "hardware/robot.hpp"
 
 namespace wallx {
@@ -98,6 +99,8 @@ class ControlLoop {
   }
   RealTimeStatus real_time_status() const;
   std::optional<FaultReport> fault_report() const;  // while in fault
+  // for a watcher in another process, which may shut this loop out of the bus when it stalls
+  int heartbeat_descriptor() const noexcept { return heartbeat_.descriptor(); }
   Seconds max_stop_time() const noexcept { return Seconds(limiter_.max_stop_time()); }
 
  private:
@@ -137,6 +140,7 @@ class ControlLoop {
   std::uint64_t tick_ = 0;
   std::uint32_t estops_seen_;
   int num_lost_enables_ = 0;
+  bool is_seized_ = false;  // a watcher has shut this loop out of the bus
   bool is_bus_closed_ = false;
   bool was_on_target_ = false;
   std::uint64_t seen_plan_ = 0, far_plan_ = 0;  // sequence of the last plan in force, and of a refused one
@@ -151,7 +155,8 @@ class ControlLoop {
   std::array<LoopRecord, kHistory> history_;
   std::size_t history_size_ = 0;  // grows past kHistory; the ring index is modulo
 
-  // from and to other threads
+  // from and to other threads and processes
+  Heartbeat heartbeat_;
   LoopStatistics statistics_;
   PlanBuffer plans_;
   RecordRing ring_;

@@ -49,6 +49,7 @@ void ControlLoop::lock_memory() {
 
 void ControlLoop::enter_real_time() {
   real_time_ = {};
+  pthread_setname_np(pthread_self(), "wallx-loop");  // for top, and for count_calls
   lock_memory();
   if (config_.cpu >= 0) {
     cpu_set_t cpus;

@@ -53,6 +53,8 @@ const char* to_string(Reason reason) noexcept {
       return "far row";
     case Reason::implausible:
       return "implausible";
+    case Reason::stalled:
+      return "stalled";
     case Reason::estop:
       return "e-stop";
   }

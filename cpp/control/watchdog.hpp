@@ -28,6 +28,7 @@ enum class Reason : std::uint8_t {
   overload,     // a joint's load stayed high at the lowest torque limit
   far_row,      // a plan begins further from the command than the first-frame guard lets through
   implausible,  // a position jumped further than its joint can move: the sensor or the answer is wrong
+  stalled,      // this loop stood still, and safe-stop shut it out of the bus
   estop,        // somebody pressed it: Python, a signal, the socket, a key or a line
 };
 const char* to_string(Verdict verdict) noexcept;

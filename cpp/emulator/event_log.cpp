@@ -175,6 +175,12 @@ void append_json(const Event& event, std::string& out) {
       out += "\",\"id\":" + std::to_string(event.fault_id) + ",\"value\":" + value;
       break;
     }
+    case EventKind::frame:
+      out += "frame\",\"from\":";
+      out += event.instruction ? "\"motor\"" : "\"host\"";
+      out += ",\"can_id\":" + std::to_string(event.can_id) + ",\"data\":";
+      append_hex(event.parameters.data(), event.size, out);
+      break;
     case EventKind::state:
       out += "state\"";
       append_list("position", event.positions, event.num_goals, out);

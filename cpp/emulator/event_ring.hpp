@@ -24,6 +24,7 @@ enum class EventKind : std::uint8_t {
   collision,       // the host spoke while answers were still due
   fault,           // set or cleared by command, or a chance that came true
   state,
+  frame,  // CAN: a frame that the line has carried; instruction is 1 for an answer, `parameters` are its data
 };
 
 struct Event {
@@ -33,6 +34,7 @@ struct Event {
   FaultAction action = FaultAction::set;
   std::int16_t fault_id = kEveryDrive;  // the drive it happens to
   std::uint8_t instruction = 0;
+  std::uint32_t can_id = 0;    // of a frame
   std::uint8_t id = 0;         // addressed servo; 254: all
   double value = 0;            // of a fault, in its unit
   std::uint16_t size = 0;      // of `parameters`

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <string>
 
 #include "base/errors.hpp"
@@ -24,6 +25,29 @@ void require_finite(const char* what, std::span<const float> values) {
                         ", expected a finite number");
 }
 
+// to the bit: a zero has a sign
+bool is_same(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size_bytes()) == 0);
+}
+
+std::int64_t num_patches(const Grid& grid) { return grid[0] * grid[1] * grid[2]; }
+
+// from what the head gave to the velocity of each dim, in place
+void finish_velocity(float time, const ModelConfig& config, std::span<const float> x,
+                     std::span<const float> noise, std::span<const float> mask,
+                     std::span<const float> padding_action, std::span<float> velocity) {
+  if (config.does_predict_actions) {
+    // the bound is the newer reference's
+    const float left = std::max(1 - time, 0.05f);
+    for (std::size_t i = 0; i < velocity.size(); ++i) velocity[i] = (velocity[i] - x[i]) / left;
+  }
+  if (padding_action.empty()) return;
+  for (std::size_t i = 0; i < velocity.size(); ++i) {
+    const float straight = padding_action[i % padding_action.size()] - noise[i];
+    velocity[i] = velocity[i] * mask[i] + straight * (1 - mask[i]);
+  }
+}
+
 }  // namespace
 
 class Context::Use {
@@ -40,16 +64,31 @@ class Context::Use {
   const Context& context_;
 };
 
+Context::Context(std::shared_ptr<const WallOss> model, std::int64_t max_tokens, RopeLayout rope_layout,
+                 State state)
+    : model_(std::move(model)),
+      max_tokens_(max_tokens),
+      rope_layout_(rope_layout),
+      state_(std::move(state)) {}
+
 Context::Context(std::shared_ptr<const WallOss> model, std::int64_t max_tokens, RopeLayout rope_layout)
-    : model_(std::move(model)), rope_layout_(rope_layout) {
+    : Context(model, max_tokens, rope_layout, State{model->language().empty_cache(), {}, {}, {}, {}, {}, 0}) {
   if (max_tokens < 1 || max_tokens > 131072)
     throw ConfigError("max_tokens is " + std::to_string(max_tokens) + ", expected 1 to 131072");
-  model_->language().reserve(language_, cache_, max_tokens);
-  last_normed_.resize(static_cast<std::size_t>(model_->config().hidden_size));
+}
+
+Context Context::fork() const {
+  const Use use(*this);
+  return Context(model_, max_tokens_, rope_layout_, state_);
+}
+
+std::size_t Context::cache_bytes() const {
+  const Use use(*this);
+  return state_.cache.num_bytes();
 }
 
 void Context::require_prompt(const char* call) const {
-  if (length_ == 0) throw ConfigError(std::string(call) + ": the context is empty; call prefill first");
+  if (length() == 0) throw ConfigError(std::string(call) + ": the context is empty; call prefill first");
 }
 
 void Context::require_id(std::int64_t id) const {
@@ -68,15 +107,11 @@ void Context::rotary_at(std::int64_t first, std::int64_t count) {
   rotary_tables(positions, model_->config(), rope_layout_, language_.cos, language_.sin);
 }
 
-void Context::prefill(const Prompt& prompt, Trace* trace) {
-  const Use use(*this);
-  length_ = 0;
+MropePositions Context::require_valid(const Prompt& prompt) const {
   const ModelConfig& config = model_->config();
-  const std::int64_t width = config.hidden_size;
-  const auto num_tokens = static_cast<std::int64_t>(prompt.ids.size());
-  if (num_tokens < 1 || num_tokens > max_tokens())
-    throw ConfigError("the prompt has " + std::to_string(num_tokens) + " tokens, this context holds 1 to " +
-                      std::to_string(max_tokens()) + " (max_tokens)");
+  if (prompt.ids.empty() || prompt.ids.size() > static_cast<std::size_t>(max_tokens()))
+    throw ConfigError("the prompt has " + std::to_string(prompt.ids.size()) +
+                      " tokens, this context holds 1 to " + std::to_string(max_tokens()) + " (max_tokens)");
   for (std::int64_t id : prompt.ids) require_id(id);
 
   const std::int64_t merge = config.vision.spatial_merge_size;
@@ -92,11 +127,14 @@ void Context::prefill(const Prompt& prompt, Trace* trace) {
   require_size("pixels", prompt.pixels.size(), patches * config.vision.patch_width());
   require_finite("pixels", prompt.pixels);
   std::size_t next_grid = 0;
-  const MropePositions positions = mrope_positions(prompt.ids, {}, prompt.grids, next_grid, config);
+  MropePositions positions = mrope_positions(prompt.ids, {}, prompt.grids, next_grid, config);
   if (next_grid != prompt.grids.size())
     throw ConfigError("token-count mismatch: " + std::to_string(prompt.grids.size()) +
                       " pictures given, the prompt uses " + std::to_string(next_grid));
 
+  if (config.is_state_text && !prompt.state.empty())
+    throw ConfigError("a state is given, but " + config.architecture +
+                      " has no state token: the state is text in the prompt");
   const auto num_state = prompt.state_token_id < 0
                              ? std::ptrdiff_t{0}
                              : std::count(prompt.ids.begin(), prompt.ids.end(), prompt.state_token_id);
@@ -109,74 +147,227 @@ void Context::prefill(const Prompt& prompt, Trace* trace) {
     require_finite("state", prompt.state);
     require_finite("state_mask", prompt.state_mask);
   }
+  return positions;
+}
 
+// every picture of the prompt, those that the context knows as they are
+std::vector<std::shared_ptr<const Context::Picture>> Context::see(const Prompt& prompt, Trace* trace,
+                                                                  bool reuse) {
+  const VisionConfig& config = model_->config().vision;
+  const std::int64_t merge = config.spatial_merge_size, width = model_->config().hidden_size;
+  const float* pixels = prompt.pixels.data();
+  std::vector<std::shared_ptr<const Picture>> seen;
+  std::vector<std::shared_ptr<Picture>>
+      fresh;  // a run of pictures side by side: the tower takes them at once
+  const float* first_fresh = pixels;
+  const auto compute = [&] {
+    if (fresh.empty()) return;
+    std::vector<Grid> grids;
+    std::int64_t patches = 0;
+    for (const auto& picture : fresh) {
+      grids.push_back(picture->grid);
+      patches += num_patches(picture->grid);
+    }
+    std::vector<float> tokens(static_cast<std::size_t>(patches / (merge * merge) * width));
+    model_->vision().forward(first_fresh, grids, vision_, tokens.data(), trace);
+    auto from = tokens.begin();
+    for (const auto& picture : fresh) {
+      const auto to = from + num_patches(picture->grid) / (merge * merge) * width;
+      picture->tokens.assign(from, to);
+      from = to;
+    }
+    fresh.clear();
+  };
+  for (const Grid& grid : prompt.grids) {
+    const std::span<const float> own(pixels,
+                                     static_cast<std::size_t>(num_patches(grid) * config.patch_width()));
+    pixels += own.size();
+    const auto is_this = [&](const auto& picture) {
+      return picture->grid == grid && is_same(picture->pixels, own);
+    };
+    // of this prompt or of the one before
+    const auto find = [&](const auto& pictures) -> std::shared_ptr<const Picture> {
+      const auto found = std::ranges::find_if(pictures, is_this);
+      return found == pictures.end() ? nullptr : *found;
+    };
+    std::shared_ptr<const Picture> known = reuse ? find(seen) : nullptr;
+    if (reuse && !known) known = find(state_.pictures);
+    if (known) {
+      compute();
+      seen.push_back(known);
+      continue;
+    }
+    if (fresh.empty()) first_fresh = own.data();
+    fresh.push_back(std::make_shared<Picture>(Picture{grid, {own.begin(), own.end()}, {}}));
+    seen.push_back(fresh.back());
+  }
+  compute();
+  return seen;
+}
+
+std::vector<Context::Token> Context::tokens_of(
+    const Prompt& prompt, const std::vector<std::shared_ptr<const Picture>>& pictures) const {
+  const ModelConfig& config = model_->config();
+  const std::int64_t merge = config.vision.spatial_merge_size;
+  std::vector<Token> tokens;
+  auto picture = pictures.begin();
+  std::int64_t left = 0;  // image tokens of *(picture - 1) to come
+  for (const std::int64_t id : prompt.ids) {
+    Token token{id, nullptr, !prompt.state.empty() && id == prompt.state_token_id};
+    if (id == config.image_token_id) {
+      if (left == 0) left = num_patches((*picture++)->grid) / (merge * merge);
+      --left;
+      token.picture = (*(picture - 1)).get();
+    }
+    tokens.push_back(token);
+  }
+  return tokens;
+}
+
+// Equal tokens from the start on have equal positions, since these follow from ids and grids before them. The
+// last token is left out: its final norm is needed.
+std::int64_t Context::num_shared(const Prompt& prompt, const std::vector<Token>& tokens) const {
+  const bool is_same_state =
+      is_same(prompt.state, state_.robot_state) && is_same(prompt.state_mask, state_.state_mask);
+  const std::size_t most = std::min(tokens.size() - 1, state_.tokens.size());
+  std::size_t shared = 0;
+  while (shared < most && tokens[shared] == state_.tokens[shared] &&
+         (!tokens[shared].is_state || is_same_state))
+    ++shared;
+  return static_cast<std::int64_t>(shared);
+}
+
+// computes the prompt's tokens from `first` on
+void Context::fill(const Prompt& prompt, const MropePositions& positions, const std::vector<Token>& tokens,
+                   std::int64_t first, Trace* trace) {
+  const ModelConfig& config = model_->config();
+  const std::int64_t width = config.hidden_size, length_after = std::ssize(tokens);
+  const std::int64_t rows = length_after - first;
+  model_->language().reserve(language_, rows, length_after);
   float* hidden = language_.hidden.data();
-  model_->language().embed(prompt.ids, hidden);
-  if (patches > 0) {
-    pictures_.resize(static_cast<std::size_t>(patches / (merge * merge) * width));
-    model_->vision().forward(prompt.pixels.data(), prompt.grids, vision_, pictures_.data(), trace);
-    const float* from = pictures_.data();
-    for (std::int64_t i = 0; i < num_tokens; ++i)
-      if (prompt.ids[static_cast<std::size_t>(i)] == config.image_token_id) {
-        std::copy_n(from, width, hidden + i * width);
-        from += width;
-      }
+  model_->language().embed(prompt.ids.subspan(static_cast<std::size_t>(first)), hidden);
+  const Picture* picture = nullptr;
+  std::int64_t within = 0;  // image tokens of this picture before this one
+  for (std::int64_t i = 0; i < length_after; ++i) {
+    const Token& token = tokens[static_cast<std::size_t>(i)];
+    float* to = hidden + (i - first) * width;
+    if (token.picture) {
+      if (token.picture != picture || within * width == std::ssize(picture->tokens)) within = 0;
+      picture = token.picture;
+      if (i >= first) std::copy_n(picture->tokens.data() + within * width, width, to);
+      ++within;
+    } else {
+      picture = nullptr;
+    }
+    if (token.is_state && i >= first) {
+      model_->action_head().embed_state(prompt.state.data(), prompt.state_mask.data(), action_, to);
+      if (trace) trace->append("state_embed", to, 1, width);
+    }
   }
-  if (num_state) {
-    const auto at =
-        std::find(prompt.ids.begin(), prompt.ids.end(), prompt.state_token_id) - prompt.ids.begin();
-    model_->action_head().embed_state(prompt.state.data(), prompt.state_mask.data(), action_,
-                                      hidden + at * width);
-    if (trace) trace->append("state_embed", hidden + at * width, 1, width);
-  }
-  if (trace) trace->append("inputs_embeds", hidden, num_tokens, width);
+  if (trace) trace->append("inputs_embeds", hidden, rows, width);
 
+  MropePositions rest;
+  rest.time.assign(positions.time.begin() + first, positions.time.end());
+  rest.height.assign(positions.height.begin() + first, positions.height.end());
+  rest.width.assign(positions.width.begin() + first, positions.width.end());
   language_.cos.clear();
   language_.sin.clear();
-  rotary_tables(positions, config, rope_layout_, language_.cos, language_.sin);
-  model_->language().forward(num_tokens, 0, Expert::text, true, language_, cache_, trace);
-  std::copy_n(language_.normed.data() + (num_tokens - 1) * width, width, last_normed_.data());
-  next_position_ = positions.next;
-  length_ = num_tokens;
+  rotary_tables(rest, config, rope_layout_, language_.cos, language_.sin);
+  state_.cache.append(rows);
+  model_->language().forward({.rows = rows}, language_, state_.cache, trace);
+  const float* last = language_.normed.data() + (rows - 1) * width;
+  state_.last_normed.assign(last, last + width);
+  state_.next_position = positions.next;
+}
+
+std::int64_t Context::prefill(const Prompt& prompt, Trace* trace, bool reuse) {
+  const Use use(*this);
+  ++revision_;
+  reuse = reuse && !trace;
+  try {
+    const MropePositions positions = require_valid(prompt);
+    // the pictures before stay alive until the new tokens are compared with those that point to them
+    const auto pictures = see(prompt, trace, reuse);
+    std::vector<Token> tokens = tokens_of(prompt, pictures);
+    const std::int64_t shared = reuse ? num_shared(prompt, tokens) : 0;
+    state_.cache.truncate(shared);
+    fill(prompt, positions, tokens, shared, trace);
+    state_.tokens = std::move(tokens);
+    state_.pictures = pictures;
+    state_.robot_state.assign(prompt.state.begin(), prompt.state.end());
+    state_.state_mask.assign(prompt.state_mask.begin(), prompt.state_mask.end());
+    return shared;
+  } catch (...) {
+    state_ = State{model_->language().empty_cache(), {}, {}, {}, {}, {}, 0};
+    throw;
+  }
+}
+
+void Context::require_valid(std::span<const float> actions, std::span<const float> mask, std::int64_t horizon,
+                            const FlowOptions& options) const {
+  const ModelConfig& config = model_->config();
+  if (horizon < 1 || horizon > max_tokens() - length())
+    throw ConfigError("horizon " + std::to_string(horizon) + " after a prompt of " +
+                      std::to_string(length()) + " tokens does not fit max_tokens " +
+                      std::to_string(max_tokens()));
+  require_size("noise", actions.size(), horizon * config.action_dim());
+  require_size("dof_mask", mask.size(), horizon * config.action_dim());
+  require_finite("noise", actions);
+  require_finite("dof_mask", mask);
+  if (!options.padding_action.empty()) {
+    require_size("padding_action", options.padding_action.size(), config.action_dim());
+    require_finite("padding_action", options.padding_action);
+  } else if (config.does_pad_masked_dims && std::ranges::any_of(mask, [](float m) { return m != 1; })) {
+    throw ConfigError("dof_mask leaves dims out, and in " + config.architecture +
+                      " these move to padding_action: give it, the normalised zero of each dim");
+  }
 }
 
 void Context::denoise(std::span<float> actions, std::span<const float> mask, std::int64_t horizon,
                       const FlowOptions& options, FlowSteps* steps, Trace* trace) {
   const Use use(*this);
   require_prompt("denoise");
+  require_valid(actions, mask, horizon, options);
   const ModelConfig& config = model_->config();
-  if (horizon < 1 || horizon > max_tokens() - length_)
-    throw ConfigError("horizon " + std::to_string(horizon) + " after a prompt of " + std::to_string(length_) +
-                      " tokens does not fit max_tokens " + std::to_string(max_tokens()));
-  require_size("noise", actions.size(), horizon * config.action_dim());
-  require_size("dof_mask", mask.size(), horizon * config.action_dim());
-  require_finite("noise", actions);
-  require_finite("dof_mask", mask);
-  const std::vector<float> times = time_points(options);
+  const Language& language = model_->language();
+  const ActionHead& head = model_->action_head();
+  const std::vector<float> times = time_points(options, config.time_scale, config.time_shift);
+  const std::int64_t width = language.width(Expert::action), before = length();
+  const bool is_causal = options.attention == ActionAttention::checkpoint
+                             ? config.is_action_causal
+                             : options.attention == ActionAttention::causal;
   velocity_.resize(actions.size());
-  rotary_at(next_position_, horizon);
-  if (steps) {
-    steps->t.assign(times.begin(), times.end() - 1);
-    steps->x.assign(actions.begin(), actions.end());
-    steps->v.clear();
-  }
+  noise_.assign(actions.begin(), actions.end());
+  condition_.resize(static_cast<std::size_t>(config.condition_width));
+  language.reserve(language_, horizon, before + horizon);
+  rotary_at(state_.next_position, horizon);
+  if (steps) *steps = {times, noise_, {}, {}, {}};
+  struct Borrow {  // the action tokens' entries leave the cache with this call
+    Borrow(KvCache& of, std::int64_t rows) : cache(of), length(of.length()) { cache.append(rows); }
+    ~Borrow() { cache.truncate(length); }
+    KvCache& cache;
+    std::int64_t length;
+  } const borrow(state_.cache, horizon);
+
   for (std::size_t i = 0; i + 1 < times.size(); ++i) {
     Trace* first = i == 0 ? trace : nullptr;
-    model_->action_head().embed_actions(actions.data(), mask.data(), horizon, times[i], action_,
-                                        language_.hidden.data());
+    head.embed_actions(actions.data(), mask.data(), horizon, times[i], action_, language_.hidden.data());
     if (first) {
-      first->append("action_embed", language_.hidden.data(), horizon, config.hidden_size);
-      first->append("inputs_embeds", language_.hidden.data(), horizon, config.hidden_size);
+      first->append("action_embed", language_.hidden.data(), horizon, width);
+      first->append("inputs_embeds", language_.hidden.data(), horizon, width);
     }
-    model_->language().forward(horizon, length_, Expert::action, options.attention == ActionAttention::causal,
-                               language_, cache_, first);
-    model_->action_head().velocity(language_.normed.data(), horizon, velocity_.data());
+    if (config.has_adaptive_norms) head.embed_time(times[i], action_, condition_.data());
+    language.forward({horizon, Expert::action, is_causal, condition_.data()}, language_, state_.cache, first);
+    if (trace && i == 1) trace->append("step1.norm", language_.normed.data(), horizon, width);
+    head.velocity(language_.normed.data(), horizon, action_, velocity_.data());
+    if (steps) steps->v_raw.insert(steps->v_raw.end(), velocity_.begin(), velocity_.end());
+    finish_velocity(times[i], config, actions, noise_, mask, options.padding_action, velocity_);
     const float dt = times[i + 1] - times[i];
     for (std::size_t j = 0; j < actions.size(); ++j) actions[j] += velocity_[j] * dt;
-    if (steps) {
-      steps->x.insert(steps->x.end(), actions.begin(), actions.end());
-      steps->v.insert(steps->v.end(), velocity_.begin(), velocity_.end());
-    }
+    if (!steps) continue;
+    steps->x.insert(steps->x.end(), actions.begin(), actions.end());
+    steps->v.insert(steps->v.end(), velocity_.begin(), velocity_.end());
+    steps->condition.insert(steps->condition.end(), condition_.begin(), condition_.end());
   }
   for (float value : actions)
     if (!std::isfinite(value))
@@ -187,7 +378,7 @@ void Context::logits(std::span<float> out) const {
   const Use use(*this);
   require_prompt("logits");
   require_size("logits", out.size(), model_->language().vocab_size());
-  model_->language().logits(last_normed_.data(), out.data());
+  model_->language().logits(state_.last_normed.data(), out.data());
   for (float value : out)
     if (!std::isfinite(value)) throw WallxError("the network produced a score that is not finite");
 }
@@ -196,14 +387,19 @@ void Context::decode(std::int64_t id) {
   const Use use(*this);
   require_prompt("decode");
   require_id(id);
-  if (length_ + 1 > max_tokens())
-    throw ConfigError("the context is full: " + std::to_string(length_) + " tokens (max_tokens)");
-  rotary_at(next_position_, 1);
-  model_->language().embed({&id, 1}, language_.hidden.data());
-  model_->language().forward(1, length_, Expert::text, true, language_, cache_, nullptr);
-  std::copy_n(language_.normed.data(), last_normed_.size(), last_normed_.data());
-  ++length_;
-  ++next_position_;
+  if (length() + 1 > max_tokens())
+    throw ConfigError("the context is full: " + std::to_string(length()) + " tokens (max_tokens)");
+  const Language& language = model_->language();
+  language.reserve(language_, 1, length() + 1);
+  state_.tokens.reserve(state_.tokens.size() + 1);
+  rotary_at(state_.next_position, 1);
+  language.embed({&id, 1}, language_.hidden.data());
+  state_.cache.append(1);
+  language.forward({.rows = 1}, language_, state_.cache, nullptr);
+  std::copy_n(language_.normed.data(), state_.last_normed.size(), state_.last_normed.data());
+  state_.tokens.push_back({id, nullptr, false});
+  ++state_.next_position;
+  ++revision_;
 }
 
 }  // namespace wallx

@@ -8,7 +8,12 @@
 
 namespace wallx {
 
-std::vector<float> time_points(const FlowOptions& options) {
+std::vector<float> time_points(const FlowOptions& options, float own_scale, float own_shift) {
+  const float scale = options.time_scale.value_or(own_scale), shift = options.time_shift.value_or(own_shift);
+  if (!(scale > 0 && scale <= 1))
+    throw ConfigError("time_scale is " + std::to_string(scale) + ", expected more than 0 and at most 1");
+  if (!(shift >= 1e-3f && shift <= 1e3f))
+    throw ConfigError("time_shift is " + std::to_string(shift) + ", expected 0.001 to 1000");
   const bool is_legacy = options.time_grid == TimeGrid::legacy;
   if (options.num_steps < (is_legacy ? 2 : 1) || options.num_steps > 1000)
     throw ConfigError("num_steps is " + std::to_string(options.num_steps) + ", expected " +
@@ -20,6 +25,10 @@ std::vector<float> time_points(const FlowOptions& options) {
   for (std::int64_t i = 0; i < points; ++i)
     out.push_back(i < points / 2 ? step * static_cast<float>(i)
                                  : 1.0f - step * static_cast<float>(points - 1 - i));
+  for (float& t : out) {
+    if (shift != 1) t = shift * t / (1 + (shift - 1) * t);
+    t *= scale;
+  }
   return out;
 }
 

@@ -24,6 +24,8 @@ class Bus {
   virtual bool is_open() const noexcept = 0;
   virtual const std::string& name() const noexcept = 0;  // as the user wrote it, for messages
 
+  // The open device's file descriptor, for another process to inherit; -1: closed, or there is none.
+  virtual int descriptor() const noexcept { return -1; }
   // The clock that deadlines and arrival times are on: the real one, but for an emulated line in lock-step.
   virtual TimePoint now() const noexcept { return Clock::now(); }
 

@@ -54,6 +54,9 @@ class CanBus {
   virtual bool is_fd() const noexcept = 0;               // FD frames can be sent
   virtual const std::string& name() const noexcept = 0;  // as the user wrote it, for messages
 
+  // The clock that deadlines and arrival times are on: the real one, but for an emulated line in lock-step.
+  virtual TimePoint now() const noexcept { return Clock::now(); }
+
   // Loop calls: no throw, no allocation, bounded by `deadline`.
 
   // Hands all frames to the device, in order, or fails (timeout: its queue stayed full until the deadline;

@@ -22,13 +22,6 @@ class Trace {
     array.width = width;
     array.data.insert(array.data.end(), data, data + rows * width);
   }
-  // The output of a layer whose epilogue already added the residual.
-  void append_difference(const std::string& name, const float* sum, const float* residual, std::int64_t rows,
-                         std::int64_t width) {
-    Array& array = arrays_[name];
-    array.width = width;
-    for (std::int64_t i = 0; i < rows * width; ++i) array.data.push_back(sum[i] - residual[i]);
-  }
   const std::map<std::string, Array>& arrays() const { return arrays_; }
 
  private:

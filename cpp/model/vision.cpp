@@ -16,10 +16,33 @@ float* sized(std::vector<float>& buffer, std::int64_t size) {
   return buffer.data();
 }
 
+// The newer reference pads gate, up and down with zeros to a multiple of 128 and fuses the first two; files
+// of all kinds are around. What the padding computes is zero.
+void take_feed_forward(Weights& weights, const std::string& prefix, const VisionConfig& config,
+                       VisionBlock& block) {
+  constexpr std::int64_t kPadTo = 128;
+  const std::int64_t width = config.hidden_size, inner = config.intermediate_size;
+  const std::int64_t padded = (inner + kPadTo - 1) / kPadTo * kPadTo;
+  const auto is_padded = [&](const std::string& name, std::size_t axis, std::int64_t parts) {
+    const Shape shape = weights.contains(name) ? weights.entry(name).shape : Shape{};
+    return axis < shape.size() && shape[axis] == parts * padded;
+  };
+  const bool is_wide =
+      is_padded(prefix + "gate_up_proj.weight", 0, 2) || is_padded(prefix + "gate_proj.weight", 0, 1);
+  const std::int64_t rows = is_wide ? padded : inner;
+  const std::vector<Linear> halves = weights.take_stacked(
+      prefix + "gate_up_proj", {{prefix + "gate_proj", rows}, {prefix + "up_proj", rows}}, width, true);
+  block.gate = halves[0];
+  block.up = halves[1];
+  const bool is_down_wide = is_wide && is_padded(prefix + "down_proj.weight", 1, 1);
+  block.down = weights.take_linear(prefix + "down_proj", width, is_down_wide ? padded : inner, true);
+  block.gate.out = block.up.out = block.down.in;
+}
+
 }  // namespace
 
 Vision::Vision(const VisionConfig& config, Weights& weights) : config_(config) {
-  const std::int64_t width = config.hidden_size, inner = config.intermediate_size;
+  const std::int64_t width = config.hidden_size;
   // the reference's Conv3d with kernel = stride is a product over flattened patches
   patch_embed_.out = width;
   patch_embed_.in = config.patch_width();
@@ -33,9 +56,8 @@ Vision::Vision(const VisionConfig& config, Weights& weights) : config_(config) {
     block.norm2 = weights.take(prefix + "norm2.weight", {width});
     block.qkv = weights.take_linear(prefix + "attn.qkv", 3 * width, width, true);
     block.proj = weights.take_linear(prefix + "attn.proj", width, width, true);
-    block.gate = weights.take_linear(prefix + "mlp.gate_proj", inner, width, true);
-    block.up = weights.take_linear(prefix + "mlp.up_proj", inner, width, true);
-    block.down = weights.take_linear(prefix + "mlp.down_proj", width, inner, true);
+    take_feed_forward(weights, prefix + "mlp.", config, block);
+    widest_ = std::max(widest_, block.down.in);
     block.is_full_attention =
         std::count(config.full_attention_blocks.begin(), config.full_attention_blocks.end(), i) > 0;
     blocks_.push_back(block);
@@ -81,7 +103,7 @@ void Vision::forward(const float* pixels, std::span<const Grid> grids, VisionWor
   float* normed = sized(work.normed, patches * width);
   float* qkv = sized(work.qkv, patches * 3 * width);
   float* attended = sized(work.attended, patches * width);
-  float* gated = sized(work.gated, patches * config_.intermediate_size);
+  float* gated = sized(work.gated, patches * widest_);
   float* scores = sized(work.scores, kAttentionRows * patches);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const VisionBlock& block = blocks_[i];

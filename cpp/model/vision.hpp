@@ -39,6 +39,7 @@ class Vision {
   VisionConfig config_;
   Linear patch_embed_;
   std::vector<VisionBlock> blocks_;
+  std::int64_t widest_ = 0;  // of the feed-forwards, padding included
   const float* merger_norm_ = nullptr;
   Linear merger_in_, merger_out_;
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "model/action_head.hpp"
@@ -15,8 +16,11 @@ namespace wallx {
 
 class WallOss {
  public:
-  // Loads a checkpoint folder. Throws CheckpointError naming what is missing, surplus or wrong.
-  static std::shared_ptr<const WallOss> load(const std::string& directory);
+  // Loads a checkpoint folder; slots and state as for ModelConfig::load. Throws CheckpointError naming what
+  // is missing, surplus or wrong; ConfigError: impossible slots.
+  static std::shared_ptr<const WallOss> load(const std::string& directory, const Slots& dof = {},
+                                             const Slots& agent_pos = {},
+                                             std::optional<bool> is_state_text = {});
 
   const ModelConfig& config() const { return config_; }
   const Weights& weights() const { return weights_; }
@@ -25,7 +29,7 @@ class WallOss {
   const ActionHead& action_head() const { return action_head_; }
 
  private:
-  explicit WallOss(const std::string& directory);
+  WallOss(const std::string& directory, ModelConfig config);
 
   ModelConfig config_;
   Weights weights_;

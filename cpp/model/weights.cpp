@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "base/errors.hpp"
+#include "model/shard_index.hpp"
 
 namespace wallx {
 namespace {
@@ -44,22 +45,45 @@ void convert(const TensorEntry& entry, std::size_t begin, std::size_t end, float
 }  // namespace
 
 Weights::Weights(const std::string& directory) : directory_(directory) {
-  std::vector<std::string> paths;
+  std::vector<std::string> names;
   std::error_code error;
   for (const auto& item : std::filesystem::directory_iterator(directory, error))
     // model.safetensors, or shards model-00001-of-00002.safetensors; other files may stand beside them
     if (item.path().extension() == ".safetensors" && item.path().filename().string().rfind("model", 0) == 0)
-      paths.push_back(item.path().string());
+      names.push_back(item.path().filename().string());
   if (error) throw CheckpointError(directory + ": cannot read the folder: " + error.message());
-  if (paths.empty())
+  std::sort(names.begin(), names.end());
+  const bool has_index = ShardIndex::is_in(directory);
+  if (names.empty() && !has_index)
     throw CheckpointError(directory + ": no model.safetensors (or model-*.safetensors) in this folder");
-  std::sort(paths.begin(), paths.end());
-  for (const std::string& path : paths) {
-    files_.push_back(std::make_unique<SafetensorsFile>(path));
-    for (const TensorEntry& entry : files_.back()->tensors())
-      if (!entries_.emplace(entry.name, &entry).second)
-        throw CheckpointError(path + ": tensor " + entry.name +
-                              " stands in more than one file of the folder");
+  if (!has_index) {
+    for (const std::string& name : names) add(directory + "/" + name, nullptr);
+    return;
+  }
+  const ShardIndex index = ShardIndex::read(directory);
+  for (const std::string& name : names)
+    if (!index.files.count(name))
+      throw CheckpointError(directory + "/" + name +
+                            ": not named by model.safetensors.index.json; remove the one or the other");
+  for (const auto& [name, tensors] : index.files) add(ShardIndex::resolve(directory, name), &tensors);
+}
+
+// maps one file; with an index it must hold the tensors that the index says, and no others
+void Weights::add(const std::string& path, const std::set<std::string>* expected) {
+  files_.push_back(std::make_unique<SafetensorsFile>(path));
+  for (const TensorEntry& entry : files_.back()->tensors()) {
+    if (expected && !expected->count(entry.name))
+      throw CheckpointError(path + ": tensor " + entry.name +
+                            ": model.safetensors.index.json does not say that it is in this file");
+    if (!entries_.emplace(entry.name, &entry).second)
+      throw CheckpointError(path + ": tensor " + entry.name + " stands in more than one file of the folder");
+  }
+  if (!expected) return;
+  for (const std::string& name : *expected) {
+    const auto found = entries_.find(name);
+    if (found == entries_.end())
+      throw CheckpointError(path + ": tensor " + name +
+                            ": missing, model.safetensors.index.json says that it is in this file");
   }
 }
 
@@ -110,6 +134,27 @@ Linear Weights::take_linear(const std::string& prefix, std::int64_t out, std::in
   layer.weight = take(prefix + ".weight", {out, in});
   if (has_bias) layer.bias = take(prefix + ".bias", {out});
   return layer;
+}
+
+std::vector<Linear> Weights::take_stacked(
+    const std::string& stacked, const std::vector<std::pair<std::string, std::int64_t>>& prefixes_and_outs,
+    std::int64_t in, bool has_bias) {
+  std::vector<Linear> layers;
+  if (!contains(stacked + ".weight")) {
+    for (const auto& [prefix, out] : prefixes_and_outs)
+      layers.push_back(take_linear(prefix, out, in, has_bias));
+    return layers;
+  }
+  std::int64_t rows = 0;
+  for (const auto& [prefix, out] : prefixes_and_outs) rows += out;
+  Linear rest = take_linear(stacked, rows, in, has_bias);
+  for (const auto& [prefix, out] : prefixes_and_outs) {
+    rest.out = out;
+    layers.push_back(rest);
+    rest.weight += out * in;
+    if (rest.bias) rest.bias += out;
+  }
+  return layers;
 }
 
 void Weights::require_all_used() const {

@@ -4,9 +4,11 @@
 
 #include <cstddef>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "backend/ops.hpp"
@@ -16,13 +18,19 @@ namespace wallx {
 
 class Weights {
  public:
-  // Maps the folder's model*.safetensors. Throws CheckpointError: none there, damaged, a tensor twice.
+  // Maps the folder's model*.safetensors, or where it has model.safetensors.index.json the files that this
+  // names. Throws CheckpointError: none there, damaged, a tensor twice, folder and index do not agree.
   explicit Weights(const std::string& directory);
 
   // The tensor as fp32, valid as long as this object. Throws CheckpointError naming tensor, expected and
   // found shape.
   const float* take(const std::string& name, const Shape& shape);
   Linear take_linear(const std::string& prefix, std::int64_t out, std::int64_t in, bool has_bias);
+  // Layers of one input, each under its own name, or their rows one after the other under `stacked`. Views of
+  // the file's bytes either way.
+  std::vector<Linear> take_stacked(const std::string& stacked,
+                                   const std::vector<std::pair<std::string, std::int64_t>>& prefixes_and_outs,
+                                   std::int64_t in, bool has_bias);
 
   bool contains(const std::string& name) const { return entries_.count(name) != 0; }
   const TensorEntry& entry(const std::string& name) const;  // CheckpointError when absent
@@ -39,6 +47,7 @@ class Weights {
   std::size_t mapped_bytes() const { return mapped_bytes_; }
 
  private:
+  void add(const std::string& path, const std::set<std::string>* expected);
   const float* widen(const TensorEntry& entry);
 
   std::string directory_;

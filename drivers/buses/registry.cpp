@@ -3,8 +3,12 @@
 #include "drivers/buses/registry.hpp"
 
 #include "base/errors.hpp"
+#include "drivers/buses/mailbox.hpp"
+#include "drivers/buses/replay_bus.hpp"
 #include "drivers/buses/serial_bus.hpp"
 #include "drivers/buses/slcan_bus.hpp"
+#include "drivers/buses/socketcan_bus.hpp"
+#include "drivers/buses/udp_multicast_bus.hpp"
 
 namespace wallx {
 namespace {
@@ -19,11 +23,22 @@ struct Kind {
 constexpr Kind kKinds[] = {
     {"serial",
      [](const BusConfig& config) -> std::unique_ptr<Bus> {
-       return std::make_unique<SerialBus>(config.port, config.baud_rate);
+       return std::make_unique<SerialBus>(config.port, config.baud_rate, config.descriptor);
      },
      nullptr},
+    {"mailbox", make_mailbox_bus, make_mailbox_can_bus},
     {"slcan", nullptr,
      [](const BusConfig& config) -> std::unique_ptr<CanBus> { return std::make_unique<SlcanBus>(config); }},
+    {"socketcan", nullptr,
+     [](const BusConfig& config) -> std::unique_ptr<CanBus> {
+       return std::make_unique<SocketCanBus>(config);
+     }},
+    {"replay", nullptr,
+     [](const BusConfig& config) -> std::unique_ptr<CanBus> { return std::make_unique<ReplayBus>(config); }},
+    {"udp_multicast", nullptr,
+     [](const BusConfig& config) -> std::unique_ptr<CanBus> {
+       return std::make_unique<UdpMulticastBus>(config);
+     }},
 };
 
 // the row of the config's kind, which must have the wanted maker

@@ -100,7 +100,8 @@ int find_user(const struct stat& device) {
 
 }  // namespace
 
-SerialBus::SerialBus(std::string port, int baud_rate) : port_(std::move(port)), baud_rate_(baud_rate) {
+SerialBus::SerialBus(std::string port, int baud_rate, int descriptor)
+    : port_(std::move(port)), baud_rate_(baud_rate), inherited_(descriptor) {
   if (baud_rate < kMinBaudRate || baud_rate > kMaxBaudRate)
     throw ConfigError("baud rate of " + port_ + " is " + std::to_string(baud_rate) + ", must be " +
                       std::to_string(kMinBaudRate) + ".." + std::to_string(kMaxBaudRate) +
@@ -109,6 +110,10 @@ SerialBus::SerialBus(std::string port, int baud_rate) : port_(std::move(port)), 
 
 void SerialBus::open() {
   if (is_open()) throw BusError("serial port " + port_ + " is already open; close it first");
+  if (inherited_ >= 0) {
+    fd_ = inherited_;
+    return;
+  }
   const int fd = ::open(port_.c_str(), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) {
     if (errno == EBUSY) throw_busy(port_);
@@ -183,6 +188,10 @@ void SerialBus::configure(int fd) const {
 
 void SerialBus::close() noexcept {
   if (fd_ < 0) return;
+  if (inherited_ >= 0) {
+    fd_ = -1;
+    return;
+  }
   // said explicitly: a pty outlives its slave's last close, and a forked child shares the lock
   ::ioctl(fd_, TIOCNXCL);
   ::flock(fd_, LOCK_UN);

@@ -12,8 +12,10 @@ inline constexpr int kMaxBaudRate = 4'000'000;
 class SerialBus final : public Bus {
  public:
   // `port` is a device path; any baud rate in kMinBaudRate..kMaxBaudRate, not only the listed ones.
-  // Throws ConfigError when the rate is out of bounds. Opens nothing.
-  SerialBus(std::string port, int baud_rate);
+  // `descriptor`: of a device that was inherited, open and set up; then open() uses it as it is, and close()
+  // leaves lock and settings to whom they belong. Throws ConfigError when the rate is out of bounds. Opens
+  // nothing.
+  SerialBus(std::string port, int baud_rate, int descriptor = -1);
   ~SerialBus() override { close(); }
   SerialBus(const SerialBus&) = delete;
   SerialBus& operator=(const SerialBus&) = delete;
@@ -24,6 +26,7 @@ class SerialBus final : public Bus {
   void close() noexcept override;
   bool is_open() const noexcept override { return fd_ >= 0; }
   const std::string& name() const noexcept override { return port_; }
+  int descriptor() const noexcept override { return fd_; }
 
   Duration byte_time() const noexcept override {
     return std::chrono::nanoseconds(10'000'000'000LL / baud_rate_);  // 8N1: ten bits
@@ -40,6 +43,7 @@ class SerialBus final : public Bus {
 
   const std::string port_;
   const int baud_rate_;  // [bit/s]
+  const int inherited_;  // file descriptor, -1: none
   int fd_ = -1;
 };
 

@@ -10,6 +10,7 @@
 namespace wallx {
 namespace {
 
+constexpr int kMaxReads = 16;  // of one call after its deadline
 constexpr auto kAnswerTime = std::chrono::milliseconds(100);
 
 std::string_view need(std::optional<std::string_view> command, const BusConfig& config, const char* key,
@@ -150,19 +151,20 @@ Result SlcanBus::receive(std::span<CanFrame> frames, TimePoint deadline, std::si
   if (!is_open()) return {.code = ErrorCode::bus_closed};
   if (frames.empty()) return {.code = ErrorCode::out_of_range};
   bool is_refused = false;
-  while (true) {
+  for (int i = 0; i < kMaxReads || Clock::now() < deadline; ++i) {
     while (received < frames.size() && take(frames[received], is_refused)) ++received;
     if (received > 0) return {};
     if (is_refused) return {.code = ErrorCode::bad_reply, .detail = '\a'};
     if (const Result result = fill(deadline); !result.ok()) return result;
   }
+  return {.code = ErrorCode::timeout};  // nothing but noise, and no end of it
 }
 
 Result SlcanBus::discard_input() noexcept {
   if (!is_open()) return {.code = ErrorCode::bus_closed};
   // taken apart and dropped, so that a line which has only begun stays whole. Bounded: a line that never
   // falls silent must not keep the loop here
-  for (int i = 0; i < 16; ++i) {
+  for (int i = 0; i < kMaxReads; ++i) {
     CanFrame dropped;
     bool is_refused = false;
     while (take(dropped, is_refused)) {

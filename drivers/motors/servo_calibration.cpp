@@ -30,6 +30,10 @@ void check_calibration(const Embodiment& embodiment, const std::vector<JointCali
     if (embodiment.joints[i].model_numbers.empty())
       throw ConfigError(name + " of embodiment '" + embodiment.name +
                         "': model_numbers is empty, must list the servos that fit");
+    if (!embodiment.joints[i].drive.empty())
+      throw ConfigError(name + " of embodiment '" + embodiment.name + "': drive has '" +
+                        embodiment.joints[i].drive.begin()->first + "', " + bounds.family +
+                        " servos know no such settings; remove it");
     if (joint.id < 0 || joint.id > bounds.max_id)
       throw CalibrationError(name + ": id is " + std::to_string(joint.id) + ", must be 0.." +
                              std::to_string(bounds.max_id));

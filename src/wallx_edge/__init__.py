@@ -6,7 +6,9 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from wallx_edge.generation import GenerationConfig
     from wallx_edge.policy import Policy, PolicyConfig
+    from wallx_edge.reasoner import Answer, Reasoner
     from wallx_edge.robot import Robot
     from wallx_edge.robot_config import RobotConfig
     from wallx_edge.session import Session
@@ -15,10 +17,13 @@ if TYPE_CHECKING:
 __version__ = _version("wallx-edge")
 __all__ = [
     "ActionChunk",
+    "Answer",
     "DofLayout",
+    "GenerationConfig",
     "Observation",
     "Policy",
     "PolicyConfig",
+    "Reasoner",
     "Robot",
     "RobotConfig",
     "Session",
@@ -27,10 +32,13 @@ __all__ = [
 
 _HOME = {
     "ActionChunk": "types",
+    "Answer": "reasoner",
     "DofLayout": "types",
+    "GenerationConfig": "generation",
     "Observation": "types",
     "Policy": "policy",
     "PolicyConfig": "policy",
+    "Reasoner": "reasoner",
     "Robot": "robot",
     "RobotConfig": "robot_config",
     "Session": "session",

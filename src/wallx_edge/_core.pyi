@@ -21,6 +21,22 @@ class SafetyStop(WallxError):
 
 # --- engine
 
+class Variant:
+    """One published form of the network; the table that ``architecture`` names a row of."""
+
+    name: str
+    checkpoints: str  # published names, with commas; empty: none is known
+    has_expert_attention: bool
+    has_adaptive_norms: bool
+    is_state_text: bool
+    is_time_scaled: bool
+    does_pad_masked_dims: bool
+    open_choices: str  # what the reference leaves ambiguous: keys of PolicyConfig, with commas; see docs/variants.md
+
+def variants() -> list[Variant]: ...
+
+Slots = list[tuple[str, int]]  # name, width; in model order
+
 class VisionConfig:
     depth: int
     hidden_size: int
@@ -40,25 +56,41 @@ class ModelConfig:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    expert_widths: list[int]  # residual stream of the text (hidden_size) and the action expert
     expert_sizes: list[int]
+    action_width: int  # of the action head
+    state_width: int  # of the state token's projection
+    condition_width: int  # of the time's embedding that adaptive norms follow; 0: none
+    has_expert_attention: bool
+    has_adaptive_norms: bool
+    is_state_text: bool  # the state is text in the prompt; there is no state token
+    is_action_causal: bool  # the checkpoint's own attention among action tokens
+    does_project_mask: bool
+    does_predict_actions: bool
+    does_pad_masked_dims: bool  # denoise needs padding_action where dof_mask has zeros
+    time_scale: float  # the flow's last time point
+    time_shift: float
+    horizon: int  # rows of a chunk that config.json names; 0: it names none
     mrope_section: list[int]
     is_head_tied: bool
     image_token_id: int
     vision_start_token_id: int
     vision: VisionConfig
-    dof: list[tuple[str, int]]
-    agent_pos: list[tuple[str, int]]
+    dof: Slots  # empty where config.json has none and none was given (wall-oss-0.5)
+    agent_pos: Slots
     unknown_keys: list[str]
     @property
     def action_dim(self) -> int: ...
     @property
     def state_dim(self) -> int: ...
     @staticmethod
-    def load(directory: str) -> ModelConfig: ...
+    def load(
+        directory: str, dof: Slots = ..., agent_pos: Slots = ..., is_state_text: bool | None = None
+    ) -> ModelConfig: ...
 
 class Engine:
     @staticmethod
-    def load(directory: str) -> Engine: ...
+    def load(directory: str, dof: Slots = ..., agent_pos: Slots = ..., is_state_text: bool | None = None) -> Engine: ...
     @property
     def config(self) -> ModelConfig: ...
     @property
@@ -74,13 +106,19 @@ class Engine:
 Trace = dict[str, NDArray[np.float32]]
 
 class Context:
+    """The engine's state of one conversation. One call at a time; forks are contexts of their own."""
+
     def __init__(
         self, engine: Engine, max_tokens: int = 2048, rope_layout: Literal["hf", "contiguous"] = "hf"
     ) -> None: ...
     @property
-    def length(self) -> int: ...
+    def length(self) -> int: ...  # [tokens]
     @property
     def max_tokens(self) -> int: ...
+    @property
+    def cache_bytes(self) -> int: ...  # blocks shared with forks included
+    def fork(self) -> Context:
+        """Another context that holds the same tokens and goes on by itself; what is computed is shared, not copied."""
     @overload
     def prefill(
         self,
@@ -92,7 +130,13 @@ class Context:
         state_mask: ArrayLike = ...,
         *,
         trace: Literal[False] = False,
-    ) -> None: ...
+        reuse: bool = True,
+    ) -> int:
+        """Goes on with a prompt; keeps what the context already holds of it. Blocks while it computes, without the GIL.
+
+        Returns:
+            number of tokens that were kept, not computed; with ``trace`` what was computed, and nothing is kept.
+        """
     @overload
     def prefill(
         self,
@@ -104,6 +148,7 @@ class Context:
         state_mask: ArrayLike = ...,
         *,
         trace: Literal[True],
+        reuse: bool = True,
     ) -> Trace: ...
     @overload
     def denoise(
@@ -111,24 +156,84 @@ class Context:
         noise: ArrayLike,
         dof_mask: ArrayLike,
         num_steps: int = 10,
-        attention: str = "bidirectional",
+        attention: str = "checkpoint",
         time_grid: str = "intervals",
         *,
+        padding_action: ArrayLike | None = None,
+        time_scale: float | None = None,
+        time_shift: float | None = None,
         trace: Literal[False] = False,
-    ) -> NDArray[np.float32]: ...
+    ) -> NDArray[np.float32]:
+        """Integrates noise to a normalised chunk. Blocks while it computes, without the GIL.
+
+        Args:
+            noise: where the flow starts   (horizon, action_dim)
+            dof_mask: 1 where the dim is in use   (horizon, action_dim)
+            num_steps: Euler steps.
+            attention: ``checkpoint`` (as config.json says), ``bidirectional`` or ``causal``.
+            time_grid: ``intervals`` or ``legacy``.
+            padding_action: the normalised zero of each dim, to which dims that are not in use move; needed where
+                the mask has zeros and ``config.does_pad_masked_dims``   (action_dim,)
+            time_scale: the last time point; the checkpoint's own by default.
+            time_shift: k of k t / (1 + (k - 1) t); the checkpoint's own by default.
+            trace: also return what was computed: ``t``, ``times``, ``x``, ``v``, ``v_raw``, with adaptive norms
+                ``condition``, the first step's layers, the second's final norm as ``step1.norm``. Rows of action
+                tokens are ``config.expert_widths[1]`` wide.
+        """
     @overload
     def denoise(
         self,
         noise: ArrayLike,
         dof_mask: ArrayLike,
         num_steps: int = 10,
-        attention: str = "bidirectional",
+        attention: str = "checkpoint",
         time_grid: str = "intervals",
         *,
+        padding_action: ArrayLike | None = None,
+        time_scale: float | None = None,
+        time_shift: float | None = None,
         trace: Literal[True],
     ) -> tuple[NDArray[np.float32], Trace]: ...
     def logits(self) -> NDArray[np.float32]: ...
     def decode(self, id: int) -> None: ...
+
+class TextDecoder:
+    """Chooses one token after another; the caller may stop, or do something else, between any two."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        max_new_tokens: int = 100,
+        stop_ids: list[int] = ...,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        allowed_ids: tuple[int, int] | None = None,
+    ) -> None:
+        """Begins a text behind what the context holds.
+
+        Args:
+            context: after a prefill; prefill or decode on it in between end the right to go on.
+            max_new_tokens: budget, the stop token included.
+            stop_ids: each ends the text, and is its last token.
+            temperature: 0 is greedy.
+            top_p: choose among the fewest tokens with this much probability together.
+            seed: of the choices; equal scores and seeds give equal texts on every machine.
+            allowed_ids: first id and the id behind the last; only these and stop ids are chosen.
+
+        Raises:
+            ConfigError: an empty context, an option out of its bounds, no room for the budget.
+        """
+    def next(self) -> int | None:
+        """The next token; None when the text has ended. Blocks for one token, without the GIL.
+
+        Raises:
+            ConfigError: the context has changed since.
+            WallxError: the network's scores are not finite.
+        """
+    @property
+    def end(self) -> Literal["none", "stop", "budget"]: ...
 
 def mrope_positions(
     ids: ArrayLike, mask: ArrayLike, grids: ArrayLike, config: ModelConfig
@@ -143,6 +248,53 @@ def read_safetensors(path: str) -> dict[str, NDArray[Any]]: ...
 
 # buses: register_bus.cpp
 
+class CanFrame:
+    """One CAN data frame; raises ConfigError for one that cannot exist."""
+
+    def __init__(
+        self,
+        id: int,
+        data: bytes = b"",
+        *,
+        is_extended: bool = False,
+        is_fd: bool = False,
+        is_bit_rate_switched: bool = False,
+    ) -> None: ...
+    @property
+    def id(self) -> int: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def is_extended(self) -> bool: ...
+    @property
+    def is_fd(self) -> bool: ...
+    @property
+    def is_bit_rate_switched(self) -> bool: ...
+    @property
+    def received_at(self) -> float: ...  # CLOCK_MONOTONIC [s]; 0: it was not received
+
+class ByteMailbox:
+    """A loop's bytes, to and from an adapter. One thread delivers, one collects."""
+
+    def __init__(self, max_age_s: float = 0.02) -> None: ...
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...  # the bus is closed from now on, and waits end
+    def deliver(self, data: bytes) -> None: ...
+    def collect(self, timeout_s: float) -> bytes: ...  # blocks; raises BusError once disconnected
+    @property
+    def num_dropped(self) -> int: ...
+
+class CanMailbox:
+    """A loop's frames, to and from an adapter. One thread delivers, one collects."""
+
+    def __init__(self, max_age_s: float = 0.02) -> None: ...
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...  # the bus is closed from now on, and waits end
+    def deliver(self, frames: list[CanFrame]) -> None: ...
+    def collect(self, timeout_s: float) -> list[CanFrame]: ...  # blocks; raises BusError once disconnected
+    @property
+    def num_dropped(self) -> int: ...
+
 class BusConfig:
     """Which line a robot's motors are on."""
 
@@ -155,6 +307,8 @@ class BusConfig:
         bit_rate: int = 1_000_000,
         data_bit_rate: int = 0,
         interface: str = "",
+        byte_mailbox: ByteMailbox | None = None,
+        can_mailbox: CanMailbox | None = None,
     ) -> None: ...
     @property
     def kind(self) -> str: ...
@@ -169,6 +323,38 @@ class BusConfig:
     @property
     def interface(self) -> str: ...  # udp_multicast: network interface; replay: channel in the log
 
+class Bus:
+    """A line of bytes, for set-up, measurements and tests; a robot's loop has its own."""
+
+    def open(self) -> None: ...  # blocks briefly; raises BusError
+    def close(self) -> None: ...  # idempotent
+    def discard_input(self) -> None: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    def transmit(self, data: bytes, timeout_s: float = 1.0) -> None: ...  # blocks; raises BusTimeout, BusError
+    def receive(self, timeout_s: float) -> bytes: ...  # blocks; nothing in time: empty; raises BusError
+
+class CanBus:
+    """A line of CAN frames, for set-up, measurements and tests; a robot's loop has its own."""
+
+    def open(self) -> None: ...  # blocks briefly; raises BusError
+    def close(self) -> None: ...  # idempotent
+    def discard_input(self) -> None: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def is_fd(self) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def num_ignored(self) -> int: ...  # what arrived and was no data frame
+    def transmit(self, frames: list[CanFrame], timeout_s: float = 1.0) -> None: ...  # blocks; BusTimeout, BusError
+    def receive(self, timeout_s: float) -> list[CanFrame]: ...  # blocks; nothing in time: empty; raises BusError
+
+def make_bus(config: BusConfig) -> Bus: ...  # opens nothing; raises ConfigError
+def make_can_bus(config: BusConfig) -> CanBus: ...  # opens nothing; raises ConfigError
 # motor registers: register_motor_registers.cpp
 
 class MotorRegisters:
@@ -257,6 +443,7 @@ class JointSpec:
         grips: bool = False,
         drive_timeout: float = 0.0,
         drive_action: DriveAction = ...,
+        drive: dict[str, float] = ...,
     ) -> None: ...
     @property
     def name(self) -> str: ...
@@ -282,6 +469,8 @@ class JointSpec:
     def drive_timeout(self) -> float: ...  # silence after which the drive acts by itself; 0: never [s]
     @property
     def drive_action(self) -> DriveAction: ...  # what it does then
+    @property
+    def drive(self) -> dict[str, float]: ...  # settings that only the motor family knows (a copy)
 
 class Embodiment:
     """The constant description of a robot model."""
@@ -318,6 +507,8 @@ class Robot:
 
     @property
     def embodiment(self) -> Embodiment: ...  # limits narrowed to this unit's calibrated range
+    @property
+    def bus_descriptor(self) -> int: ...  # file descriptor of the open bus; -1: it has none
     @property
     def serial(self) -> int: ...  # unique in the process
     def connect(self) -> None:
@@ -378,9 +569,44 @@ LOOP_STATES: tuple[str, ...]  # names of LoopColumns["state"]
 LOOP_REASONS: tuple[str, ...]  # names of LoopColumns["reason"]
 MAX_ROWS: int  # of one plan
 
+class BareLoopRun(TypedDict):
+    lateness: NDArray[np.uint64]  # wake-ups per 1 us of lateness, the last bucket open (4096)
+    ticks: int
+    is_fifo: bool
+
+def bare_loop(rate_hz: float, duration_s: float, priority: int = 80) -> BareLoopRun:
+    """Wakes a thread that does nothing else, `rate_hz` times a second; what the control loop is compared to.
+
+    Blocks for `duration_s`, without the GIL.
+
+    Raises:
+        ConfigError: rate_hz not 1..10000, duration_s not above 0 and at most 3600, priority not 0..99.
+    """
+
 def monotonic() -> float: ...  # CLOCK_MONOTONIC, the loop's clock [s]
 def estop_all() -> None: ...  # e-stop of every loop of the process; safe in a signal handler
 def estop_on_signal(signal_number: int) -> None: ...  # installs a C handler that calls estop_all
+def send_estop(socket: str) -> None: ...  # raises DeviceError: nobody listens there
+
+class EstopListener:
+    """A thread that turns a datagram, a key or an input line into an e-stop of every loop of the process.
+
+    It listens until it is deleted.
+
+    Raises:
+        ConfigError: the path is too long, or another program listens there.
+        DeviceError: the system refuses a source.
+    """
+
+    def __init__(
+        self,
+        *,
+        socket: str = "",  # path of a Unix datagram socket, made for this user alone
+        gpio_chip: str = "",  # like /dev/gpiochip0
+        gpio_line: int = 0,
+        is_active_low: bool = True,
+        key_descriptor: int = -1,  # of a terminal that hands over single keys; a space is the e-stop
+    ) -> None: ...
 
 class LoopResult(TypedDict):
     code: str
@@ -520,6 +746,8 @@ class ControlLoop:
     def resume(self) -> None: ...
     def reset(self) -> None: ...
     def estop(self) -> None: ...
+    @property
+    def heartbeat_descriptor(self) -> int: ...  # of the shared memory that a watcher looks at
     def release(self) -> None: ...  # torque off, once at rest; gravity-loaded joints fall
     def on_grid(self, time_s: float) -> float: ...  # first tick time at or after time_s [s]
     def tick(self, now_s: float) -> LoopRecord: ...  # one tick by hand; raises DeviceError while running

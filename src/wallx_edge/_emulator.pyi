@@ -131,3 +131,104 @@ class ArmEmulator:
     @property
     def counters(self) -> dict[str, int]:
         """What the line carried and what was done to it; more entries once started."""
+
+class MotorSetup:
+    """One emulated Damiao motor as it leaves the bench and the link that hangs on it; every field has a default.
+
+    Positions are the output shaft's, from the motor's own zero.
+    """
+
+    name: str
+    id: int  # register 8, it listens to
+    feedback_id: int  # register 7, it answers with
+    mode: int  # register 10: 1 MIT, 2 position and velocity, 3 velocity, 4 position and force
+    timeout: int  # register 9 [50 us], 0: off
+    pmax: float  # register 21 [rad]
+    vmax: float  # register 22 [rad/s]
+    tmax: float  # register 23 [N m]
+    peak_torque: float  # what it can really do [N m]
+    software: int  # register 14
+    serial: int  # register 15
+    position: float  # where the joint stands at power-up [rad]
+    stop_min: float  # mechanical end stops [rad]
+    stop_max: float
+    inertia: float  # [kg m^2]
+    damping: float  # [N m s/rad]
+    friction: float  # [N m]
+    gravity: float  # moment of this link, link horizontal [N m]
+    pitch_sign: int  # +1: a growing position raises the link, -1: lowers it, 0: does not pitch
+    pitch: float  # pitch added to the link before it, at position 0 [rad]
+    def __init__(self, **fields: Any) -> None: ...
+
+class CanArmEmulator:
+    """Emulated Damiao motors on one CAN line, running behind an slcan port or UDP multicast.
+
+    After ``start`` they live in real time (CLOCK_MONOTONIC) on threads of their own. Everything may be called
+    from any thread, and waits for at most one wake-up of the line.
+    """
+
+    def __init__(
+        self,
+        motors: Sequence[MotorSetup],
+        *,
+        seed: int = 0,
+        bit_rate: int = 1_000_000,
+        data_bit_rate: int = 5_000_000,
+    ) -> None:
+        """``data_bit_rate`` 0: classic CAN. Raises ConfigError: no motor, an id twice, a value out of its range."""
+
+    def start(
+        self,
+        *,
+        bus: str = "slcan",
+        link: str = "",
+        group: str = "239.74.163.2",
+        interface: str = "",
+        log: str = "",
+    ) -> None:
+        """Runs on a pseudo-terminal as an slcan adapter, or as a member of a multicast group.
+
+        Args:
+            bus: ``slcan`` or ``udp_multicast``.
+            link: slcan: symbolic link to make.
+            group: udp_multicast: IPv4 group, with or without a port.
+            interface: udp_multicast: network interface to use; empty: as the routes say.
+            log: file of JSON lines.
+
+        Raises:
+            ConfigError: unknown bus, not a group.
+            DeviceError: started before; terminal, group, link or log not possible.
+        """
+
+    def stop(self) -> None:
+        """Ends the threads, completes the log, closes the port. Idempotent; blocks for some 20 ms."""
+
+    @property
+    def port(self) -> str:
+        """Path of the pseudo-terminal, or the group; empty before ``start``."""
+
+    @property
+    def is_realtime(self) -> bool:
+        """Whether the pacing thread was given SCHED_FIFO."""
+
+    def set_fault(self, kind: str, id: int | None = None, value: float | None = None) -> None:
+        """Makes something go wrong, as ``FAULTS`` says; id None: every motor. Raises ConfigError."""
+
+    def clear_fault(self, kind: str, id: int | None = None) -> None:
+        """Ends a fault. Raises ConfigError."""
+
+    @property
+    def positions(self) -> dict[int, float]:
+        """Position by id, from the motor's zero [rad]."""
+
+    @property
+    def goals(self) -> dict[int, float]:
+        """Last goal taken, by id [rad]."""
+
+    @property
+    def torques(self) -> dict[int, int]:
+        """1: the motor is enabled, by id."""
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What the line carried and what was done to it; more entries once started."""

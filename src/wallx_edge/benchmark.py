@@ -4,73 +4,96 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wallx_edge import _core, demo
+from wallx_edge import _core
 from wallx_edge.embodiment import load_embodiment
+from wallx_edge.generation import GenerationConfig, write
 from wallx_edge.preprocess import ImageProcessor
-from wallx_edge.prompts import STATE, Tokenizer, flow_prompt
-from wallx_edge.robot import lateness_us
+from wallx_edge.prompts import STATE, Tokenizer, fast_prompt, subtask_prompt
 from wallx_edge.scene import pattern
-from wallx_edge.session import Status
-from wallx_edge.sim import SimProcess
 from wallx_edge.synth import Dtype, synth
+from wallx_edge.train_config import load_engine
 
-__all__ = ["bench_engine", "bench_load", "bench_loop"]
+__all__ = ["bench_engine", "bench_load"]
 
 HORIZON = 32
 NUM_STEPS = 10
+NUM_TOKENS = 32
 
 
 def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
-    """Times prefill and one Euler step, with a prompt's prefix and with one four times as long.
+    """Times prefill, one Euler step and one token of text, with a prompt's prefix and with one four times as long.
 
     Args:
         checkpoint: folder.
         repeats: runs of each; the median counts.
 
     Returns:
-        per prefix: tokens, prefill [ms], step [ms]; the step's ratio; fp32 rates of the engine and of numpy [GFLOP/s].
+        per prefix: tokens, prefill [ms], step [ms], text [tokens/s] and its slowest token [ms]; the first prefix after
+        a subtask's prompt on the same pictures: tokens shared, prefill [ms]; the step's ratio; fp32 rates of the engine
+        and of numpy [GFLOP/s].
     """
-    engine = _core.Engine.load(str(checkpoint))
+    engine = load_engine(checkpoint)
     config = engine.config
     processor, tokenizer = ImageProcessor.load(checkpoint), Tokenizer.load(checkpoint)
     cameras = ("face_view", "left_wrist_view", "right_wrist_view")
     pictures = processor.prepare([pattern(1.0, 640, 480, seed) for seed in range(3)], [168] * 3)
-    ids = tokenizer.layout(flow_prompt(cameras, "put the cube on the plate", HORIZON), pictures.counts, cameras).ids
-    prefix = ids[:-HORIZON]
+    # a state as text is as long as its numbers; which they are does not matter here
+    told = " ".join(["128"] * config.state_dim) if config.is_state_text else STATE
+    prompt = fast_prompt(cameras, "put the cube on the plate", state=told)
+    prefix = tokenizer.layout(prompt, pictures.counts, cameras).ids
+    subtask = tokenizer.layout(subtask_prompt(cameras, "tidy the table"), pictures.counts, cameras).ids
+    seen = (pictures.pixel_values, pictures.grids)
     filler = tokenizer.encode("and then once more ")
     longer = np.concatenate([prefix, np.resize(filler, 3 * prefix.size)])
-    context = _core.Context(engine, max_tokens=longer.size + HORIZON)
-    state, mask = np.zeros(config.state_dim, np.float32), np.ones(config.state_dim, np.float32)
+    context = _core.Context(engine, max_tokens=longer.size + max(HORIZON, NUM_TOKENS))
+    state: tuple[Any, ...] = ()
+    if not config.is_state_text:
+        state = (tokenizer.special_id(STATE), np.zeros(config.state_dim), np.ones(config.state_dim))
     noise = np.random.default_rng(0).standard_normal((HORIZON, config.action_dim), np.float32)
     rows: list[dict[str, Any]] = []
     for tokens in (prefix, longer):
 
-        def prefill(tokens: Any = tokens) -> None:
-            context.prefill(tokens, pictures.pixel_values, pictures.grids, tokenizer.special_id(STATE), state, mask)
+        def prefill(tokens: Any = tokens, reuse: bool = False) -> int:
+            return context.prefill(tokens, *seen, *state, reuse=reuse)
 
         prefill()
         prefill_ms = _median_ms(prefill, repeats)
         step_ms = _median_ms(lambda: context.denoise(noise, np.ones_like(noise), NUM_STEPS), repeats) / NUM_STEPS
-        rows.append({"prefix_tokens": int(tokens.size), "prefill_ms": prefill_ms, "step_ms": step_ms})
+        prefill()
+        token_ms = _token_ms(context, tokenizer)
+        rows.append(
+            {
+                "prefix_tokens": int(tokens.size),
+                "prefill_ms": prefill_ms,
+                "step_ms": step_ms,
+                "text_tokens_per_s": 1e3 / statistics.median(token_ms),
+                "longest_token_ms": max(token_ms),
+            }
+        )
+    # the clocks of a session: which subtask, then the actions for it, on one observation
+    reused = []
+    for _ in range(repeats):
+        context.prefill(subtask, *seen)
+        begin = time.perf_counter()
+        shared = context.prefill(prefix, *seen, *state)
+        reused.append((time.perf_counter() - begin) * 1e3)
     text = config.expert_sizes[0]
     projections = config.hidden_size * config.head_dim * (2 * config.num_heads + 2 * config.num_kv_heads)
     flops = 2 * rows[1]["prefix_tokens"] * config.num_layers * (projections + 3 * config.hidden_size * text)
     return {
         "checkpoint": str(checkpoint),
         "rows": rows,
+        "shared_tokens": shared,
+        "reused_prefill_ms": statistics.median(reused),
         "step_ratio": rows[1]["step_ms"] / rows[0]["step_ms"],
         # what a step costs when all tokens are computed in it, as in the reference
         "recompute_ratio": (rows[1]["prefill_ms"] + rows[1]["step_ms"]) / rows[1]["step_ms"],
@@ -79,6 +102,18 @@ def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
         "engine_gflops": flops / rows[1]["prefill_ms"] / 1e6,
         "numpy_gflops": _numpy_gflops(repeats),
     }
+
+
+def _token_ms(context: _core.Context, tokenizer: Tokenizer) -> list[float]:
+    """Time of each token of a text, the choice and its computation   [ms]"""
+    # drawn, so that no weights end it early by a stop; the budget alone does
+    tokens = write(context, tokenizer, GenerationConfig(max_tokens=NUM_TOKENS + 1, temperature=1.0), stops=())
+    times = []
+    for _ in range(NUM_TOKENS):
+        begin = time.perf_counter()
+        next(tokens)
+        times.append((time.perf_counter() - begin) * 1e3)
+    return times[1:]  # the first is chosen from what prefill computed
 
 
 def _median_ms(call: Callable[[], object], repeats: int) -> float:
@@ -148,72 +183,3 @@ def _peak_mb() -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6
     raise OSError("/proc/self/status has no VmHWM")
-
-
-def bench_loop(
-    duration: float = 20.0, rate_hz: float = 200.0, busy: int = 2, on_tick: Callable[[Status], None] | None = None
-) -> dict[str, Any]:
-    """Runs the control loop on an emulated arm while the engine computes and other processes keep the cores busy.
-
-    Args:
-        duration: [s]
-        rate_hz: of the loop [1/s].
-        busy: processes that only count.
-        on_tick: called about every 50 ms.
-
-    Returns:
-        lateness [us], shares of overruns and of periods with fresh feedback from every servo, counters.
-    """
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        sim = stack.enter_context(SimProcess("so101", link=folder / "port"))
-        config = demo.prepare(folder, folder / "port", rate_hz)
-        stack.enter_context(_busy(busy))
-        show = on_tick or (lambda status: None)
-        columns, chunks, found = demo.run(config, "hold still", duration, lambda robot, session: show)
-        is_realtime = sim.is_realtime
-    period = 1 / rate_hz
-    moving = columns["has_command"].astype(bool)
-    fresh = (columns["sample_age"][moving] < period).all(axis=1) & (columns["read_code"][moving] == 0)
-    lateness = found["lateness"]  # with whole periods, which a tick's own lateness leaves out
-    counters = found["counters"]
-    ticks = int(moving.sum())
-    return {
-        "rate_hz": rate_hz,
-        "busy_processes": busy,
-        "cores": os.cpu_count(),
-        "ticks": ticks,
-        "chunks": len(chunks),
-        "lateness_p50_us": lateness_us(lateness, 0.5),
-        "lateness_p99_us": lateness_us(lateness, 0.99),
-        "lateness_max_us": lateness_us(lateness, 1.0),
-        "read_p50_us": float(np.quantile(columns["read_us"][moving], 0.5)),
-        "overrun_share": counters["overruns"] / max(1, counters["ticks"]),
-        "skipped_periods": counters["skipped_periods"],
-        "fresh_share": float(fresh.mean()),
-        "loop_is_fifo": found["real_time"]["is_fifo"],
-        "emulator_is_fifo": is_realtime,
-    }
-
-
-@contextmanager
-def _busy(count: int) -> Iterator[None]:
-    spawn = multiprocessing.get_context("spawn")
-    stop = spawn.Event()
-    processes: list[BaseProcess] = [spawn.Process(target=_count, args=(stop,), daemon=True) for _ in range(count)]
-    for process in processes:
-        process.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for process in processes:
-            process.join()
-
-
-def _count(stop: Event) -> None:
-    number = 0
-    while True:
-        number += 1
-        if number % 1_000_000 == 0 and stop.is_set():
-            return

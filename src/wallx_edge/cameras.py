@@ -9,6 +9,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wallx_edge.errors import ConfigError, DeviceError
-from wallx_edge.scene import pattern
+from wallx_edge.scene import PATTERN_SIDE, pattern
+from wallx_edge.tables import Table
 
 __all__ = [
     "Camera",
@@ -27,7 +29,7 @@ __all__ = [
     "OpenCvCamera",
     "PatternCamera",
     "VideoCamera",
-    "open_camera",
+    "camera_opener",
     "pattern",
 ]
 
@@ -393,14 +395,8 @@ class PatternCamera(Camera):
         self._is_closed = True
 
 
-def open_camera(
-    config: Mapping[str, object],
-    name: str = "camera",
-    *,
-    base: str | Path = "",
-    clock: Clock = time.monotonic,
-) -> Camera:
-    """Opens the camera that a table of a configuration file describes.
+def camera_opener(table: Table, *, clock: Clock = time.monotonic) -> Callable[[], Camera]:
+    """Checks a ``[[camera]]`` table of a configuration file, and opens nothing.
 
     ========= ==================================================================================
     kind      keys (and their values when left out)
@@ -413,55 +409,60 @@ def open_camera(
     ========= ==================================================================================
 
     Args:
-        config: the table.
-        name: for messages, by habit the camera's role.
-        base: folder that relative paths start from, by habit the configuration file's.
+        table: with ``role`` and ``kind``; a relative path starts from the folder of the table's file.
         clock: CLOCK_MONOTONIC [s]
 
     Returns:
-        an open camera; blocks until its first frame.
+        what opens the camera and blocks until its first frame. It raises ConfigError for a file or folder that is
+        not usable, and DeviceError for a device that does not open, or when OpenCV is not installed.
 
     Raises:
-        ConfigError: unknown kind or key, a value of the wrong type, a file or folder that is not usable.
-        DeviceError: the device does not open, or OpenCV is not installed.
+        ConfigError: unknown kind or key, a value of the wrong type or out of its bounds.
     """
-    table = _Table(config, name)
-    kind = table.take("kind", str)
+    role = table.text("role")
+    kind = table.choice("kind", tuple(_KEYS))
+    required, optional = _KEYS[kind]
+    table.check_keys(("role", "kind", *required), optional)
+    max_age = table.positive("max_age", "s", MAX_AGE)
     if kind == "opencv":
-        return _open_device(table, name, clock)
-    if kind == "video":
-        path, loop, max_age = (
-            Path(base, table.take("path", str)),
-            table.take("loop", bool, False),
-            table.max_age(),
-        )
-        table.finish()
-        return VideoCamera(name, path, loop=loop, max_age=max_age, clock=clock)
-    if kind == "folder":
-        path, loop, max_age = (
-            Path(base, table.take("path", str)),
-            table.take("loop", bool, True),
-            table.max_age(),
-        )
-        rate = table.positive("rate", 10.0)
-        table.finish()
-        return FolderCamera(name, path, rate=rate, loop=loop, max_age=max_age, clock=clock)
+        device = table.values["device"]
+        if isinstance(device, str):
+            device = table.text("device")
+        else:
+            device = table.integer("device", 0, 255)
+        wanted = {
+            key: table.positive(key, unit)
+            for key, unit in (("width", "pixels"), ("height", "pixels"), ("fps", "frames per second"))
+            if key in table.values
+        }
+        return partial(_open_device, role, device, wanted, max_age, clock)
     if kind == "pattern":
-        width, height, seed = (
-            table.take("width", int, 640),
-            table.take("height", int, 480),
-            table.take("seed", int, 0),
+        return partial(
+            PatternCamera,
+            role,
+            width=table.integer("width", *PATTERN_SIDE, 640),
+            height=table.integer("height", *PATTERN_SIDE, 480),
+            seed=table.integer("seed", 0, 2**63 - 1, 0),
+            clock=clock,
         )
-        table.finish()
-        return PatternCamera(name, width=width, height=height, seed=seed, clock=clock)
-    raise ConfigError(f"camera {name!r}: kind is {kind!r}, expected opencv, video, folder or pattern")
+    path = table.file.parent / table.text("path")
+    if kind == "video":
+        return partial(VideoCamera, role, path, loop=table.flag("loop", False), max_age=max_age, clock=clock)
+    rate = table.positive("rate", "pictures per second", 10.0)
+    _check_rate(role, rate, max_age)
+    return partial(FolderCamera, role, path, rate=rate, loop=table.flag("loop", True), max_age=max_age, clock=clock)
 
 
-def _open_device(table: _Table, name: str, clock: Clock) -> Camera:
-    device = table.take("device", (int, str))
-    wanted = {key: table.positive(key, 0.0) for key in ("width", "height", "fps")}
-    max_age = table.max_age()
-    table.finish()
+# kind -> keys it needs, keys it may have
+_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "opencv": (("device",), ("width", "height", "fps", "max_age")),
+    "video": (("path",), ("loop", "max_age")),
+    "folder": (("path",), ("rate", "loop", "max_age")),
+    "pattern": ((), ("width", "height", "seed")),
+}
+
+
+def _open_device(name: str, device: int | str, wanted: Mapping[str, float], max_age: float, clock: Clock) -> Camera:
     cv2 = _import_cv2(name)
     if isinstance(device, str) and not Path(device).exists():
         raise DeviceError(f"camera {name!r}: no such device: {device}")
@@ -475,42 +476,9 @@ def _open_device(table: _Table, name: str, clock: Clock) -> Camera:
         "fps": cv2.CAP_PROP_FPS,
     }
     for key, value in wanted.items():
-        if value:
-            capture.set(properties[key], value)
+        capture.set(properties[key], value)
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not the oldest of a queue
     return OpenCvCamera(name, capture, max_age=max_age, clock=clock)
-
-
-class _Table:
-    """Takes typed values out of a camera's table, and refuses what is left."""
-
-    def __init__(self, config: Mapping[str, object], name: str) -> None:
-        self._left = dict(config)
-        self._name = name
-
-    def take(self, key: str, kind: type | tuple[type, ...], default: object = None) -> Any:
-        value = self._left.pop(key, default)
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            expected = " or ".join(k.__name__ for k in kinds)
-            got = "missing" if value is None else repr(value)
-            raise ConfigError(f"camera {self._name!r}: {key} is {got}, expected {expected}")
-        return value
-
-    def positive(self, key: str, default: float) -> float:
-        if key not in self._left:
-            return default
-        value = float(self.take(key, (int, float)))
-        if not math.isfinite(value) or value <= 0:
-            raise ConfigError(f"camera {self._name!r}: {key} is {value}, expected more than 0")
-        return value
-
-    def max_age(self) -> float:
-        return self.positive("max_age", MAX_AGE)
-
-    def finish(self) -> None:
-        if self._left:
-            raise ConfigError(f"camera {self._name!r}: unknown keys: {', '.join(sorted(map(str, self._left)))}")
 
 
 def _check_rate(name: str, rate: float, max_age: float) -> None:

@@ -34,6 +34,7 @@ MAX_JOINTS = 64  # bound of the control loop's buffers
 MAX_ID = 253  # 254 is the broadcast address
 MAX_TICKS = 4095
 MAX_HOMING_OFFSET = 1_044_479  # [ticks], of a Dynamixel; Feetech servos hold 2047, which their driver checks
+MAX_DEGREES = 720  # of a Damiao motor, which reports angles: its calibration is in whole degrees
 
 
 def share_path() -> Path:
@@ -111,7 +112,7 @@ _JOINT_KEYS = (
     "gravity_loaded",
 )
 _POSITION_KEYS = ("min_position", "max_position", "rest_position", "max_following_error")
-_OPTIONAL_KEYS = ("mode", "static_sag", "grips", "drive_timeout", "drive_action")
+_OPTIONAL_KEYS = ("mode", "static_sag", "grips", "drive_timeout", "drive_action", "drive")
 WHEEL_RANGE = 1e6  # a joint in velocity mode turns without end: its position only counts turns [rad]
 
 
@@ -163,7 +164,13 @@ def _joint(table: Table) -> JointSpec:
         grips=table.flag("grips") if "grips" in table.values else False,
         drive_timeout=timeout,
         drive_action=action,
+        drive=_drive(table),
     )
+
+
+def _drive(table: Table) -> dict[str, float]:
+    drive = table.table("drive")
+    return {key: drive.number(key) for key in drive.values}
 
 
 def with_drops(embodiment: Embodiment, accepts_drop: bool | None) -> tuple[Embodiment, list[str]]:
@@ -213,6 +220,7 @@ def _unarmed(joint: JointSpec) -> JointSpec:
         max_following_error=joint.max_following_error,
         static_sag=joint.static_sag,
         grips=joint.grips,
+        drive=joint.drive,
     )
 
 
@@ -281,7 +289,8 @@ def load_calibration(path: str | Path, embodiment: Embodiment) -> list[JointCali
         embodiment: The robot it belongs to; its joint names must be exactly those of the file.
 
     Returns:
-        One calibration per joint, in the embodiment's order; offsets and ranges in encoder ticks (0..4095).
+        One calibration per joint, in the embodiment's order; offsets and ranges in encoder ticks (0..4095), of
+        Damiao motors in whole degrees (-720..720).
 
     Raises:
         CalibrationError: no such file, bad JSON, a missing or surplus joint or field, a value of the wrong
@@ -312,6 +321,9 @@ def load_calibration(path: str | Path, embodiment: Embodiment) -> list[JointCali
             known = ", ".join(names)
             raise CalibrationError(f"{file}: {embodiment.name} has no joint {name!r}, only {known}")
 
+    offset, low, high = MAX_HOMING_OFFSET, 0, MAX_TICKS
+    if embodiment.motor_family == "damiao":
+        offset, low, high = MAX_DEGREES, -MAX_DEGREES, MAX_DEGREES
     result: list[JointCalibration] = []
     for name in names:
         if not isinstance(values[name], dict):
@@ -321,9 +333,9 @@ def load_calibration(path: str | Path, embodiment: Embodiment) -> list[JointCali
         joint = JointCalibration(
             id=table.integer("id", 0, MAX_ID),
             drive_mode=table.integer("drive_mode", 0, 1),
-            homing_offset=table.integer("homing_offset", -MAX_HOMING_OFFSET, MAX_HOMING_OFFSET),
-            range_min=table.integer("range_min", 0, MAX_TICKS),
-            range_max=table.integer("range_max", 0, MAX_TICKS),
+            homing_offset=table.integer("homing_offset", -offset, offset),
+            range_min=table.integer("range_min", low, high),
+            range_max=table.integer("range_max", low, high),
         )
         if joint.range_min >= joint.range_max:
             raise table.fail("range_min", f"is {joint.range_min}, must be below range_max = {joint.range_max}")

@@ -5,6 +5,7 @@
     WallxError
      +-- ConfigError (ValueError)     a setting, argument or configuration file is wrong
      +-- CheckpointError              a checkpoint is missing, damaged, or not what was expected
+     +-- AnswerError                  what the model wrote does not decode; nothing was computed from it
      +-- DeviceError                  a camera, motor or computer device failed
      +-- BusError                     the line to the motors failed or is taken
      |    +-- BusTimeout (TimeoutError)   a motor did not answer in time
@@ -27,6 +28,7 @@ from wallx_edge._core import (
 )
 
 __all__ = [
+    "AnswerError",
     "BusError",
     "BusTimeout",
     "CalibrationError",
@@ -36,3 +38,7 @@ __all__ = [
     "SafetyStop",
     "WallxError",
 ]
+
+
+class AnswerError(WallxError):
+    """What the model wrote does not decode; nothing was computed from it."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -11,13 +10,9 @@ from numpy.typing import NDArray
 
 from wallx_edge.errors import CheckpointError, ConfigError
 
-__all__ = ["Normalizer"]
+__all__ = ["Kind", "Normalizer"]
 
 Kind = Literal["action", "propri"]
-
-
-def _prefix(kind: Kind, statistic: str) -> str:
-    return f"action_preprocessor.normalizer_{kind}.{statistic}."
 
 
 class Normalizer:
@@ -27,6 +22,9 @@ class Normalizer:
 
         normalize(x)   = clamp((x - minimum) / delta * 2 - 1, -1, 1)
         unnormalize(x) = (x + 1) / 2 * delta + minimum                  (no clamp, as the reference)
+
+    A column that never moved in training has delta 0: it normalizes as if delta were 1, and unnormalizes to its minimum
+    whatever the model says; both as the reference.
 
     Attributes:
         minimum: the value that becomes -1, SI, float32, read-only   (width,)
@@ -39,11 +37,11 @@ class Normalizer:
 
         Args:
             minimum: floating point   (width,)
-            delta: floating point, each more than 0   (width,)
+            delta: floating point, each 0 or more   (width,)
             name: where they come from.
 
         Raises:
-            CheckpointError: not one row of numbers each, different widths, not finite, a delta not above 0.
+            CheckpointError: not one row of numbers each, different widths, not finite, a delta below 0.
         """
         self.name = name
         self.minimum = self._statistic(minimum, "min")
@@ -52,50 +50,23 @@ class Normalizer:
             raise CheckpointError(
                 f"normalizer {name}: min has {self.minimum.size} columns, delta has {self.delta.size}"
             )
-        bad = np.flatnonzero(self.delta <= 0)
+        bad = np.flatnonzero(self.delta < 0)
         if bad.size:
             raise CheckpointError(
-                f"normalizer {name}: delta[{bad[0]}] is {self.delta[bad[0]]}, expected more than 0; "
-                "a column that never moved in training needs delta 1 in the checkpoint's statistics"
+                f"normalizer {name}: delta[{bad[0]}] is {self.delta[bad[0]]}, expected 0 or more; "
+                "see the checkpoint's statistics"
             )
 
-    @classmethod
-    def from_statistics(cls, tensors: Mapping[str, NDArray[Any]], kind: Kind, key: str, width: int) -> Normalizer:
-        """Takes one robot's statistics from a checkpoint's tensors.
+    def filled_up(self, width: int) -> Normalizer:
+        """The same with columns of minimum 0 and delta 1 behind its own, as the reference fills up.
 
         Args:
-            tensors: tensor name -> array; only
-                ``action_preprocessor.normalizer_{kind}.{min,delta}.{key}`` are read.
-            kind: ``action`` for what the model says, ``propri`` for what it is told of the state.
-            key: the robot's name in the checkpoint, for example ``x2_normal``.
-            width: number of columns of the model's vector; nothing is padded to it.
-
-        Raises:
-            ConfigError: the checkpoint has no statistics for ``key``; the message lists those it has.
-            CheckpointError: they are incomplete, of another width, not finite, or a delta is not positive.
+            width: columns of the result, as many as here or more.
         """
-        available = cls.keys(tensors, kind)
-        if key not in available:
-            raise ConfigError(
-                f"no {kind} statistics for robot {key!r} in the checkpoint; it has: {', '.join(available) or 'none'}"
-            )
-        statistics: list[NDArray[Any]] = []
-        for statistic in ("min", "delta"):
-            tensor = _prefix(kind, statistic) + key
-            if tensor not in tensors:
-                raise CheckpointError(f"tensor {tensor} is missing, its other half is there")
-            if tensors[tensor].shape != (width,):
-                raise CheckpointError(
-                    f"tensor {tensor} has shape {tuple(tensors[tensor].shape)}, expected ({width},) as in config.json"
-                )
-            statistics.append(tensors[tensor])
-        return cls(statistics[0], statistics[1], f"{kind}.{key}")
-
-    @staticmethod
-    def keys(tensors: Mapping[str, NDArray[Any]], kind: Kind) -> tuple[str, ...]:
-        """The robots that a checkpoint has any ``kind`` statistics for, sorted."""
-        prefixes = (_prefix(kind, "min"), _prefix(kind, "delta"))
-        return tuple(sorted({name[len(p) :] for name in tensors for p in prefixes if name.startswith(p)}))
+        missing = [(0, width - self.width)]
+        return Normalizer(
+            np.pad(self.minimum, missing, constant_values=0), np.pad(self.delta, missing, constant_values=1), self.name
+        )
 
     @property
     def width(self) -> int:
@@ -115,7 +86,8 @@ class Normalizer:
             ConfigError: another width, or values that are not finite.
         """
         x = self._values(values, "normalize")
-        scaled = (x - self.minimum) / self.delta * np.float32(2) - np.float32(1)
+        span = np.where(self.delta == 0, np.float32(1), self.delta)
+        scaled = (x - self.minimum) / span * np.float32(2) - np.float32(1)
         return np.asarray(np.clip(scaled, np.float32(-1), np.float32(1)), np.float32)
 
     def unnormalize(self, values: NDArray[Any]) -> NDArray[np.float32]:
@@ -139,6 +111,11 @@ class Normalizer:
 
     def _statistic(self, values: NDArray[Any], what: str) -> NDArray[np.float32]:
         array = np.asarray(values)
+        if array.ndim == 2:
+            raise CheckpointError(
+                f"normalizer {self.name}: {what} has shape {array.shape}: statistics per step are not supported; "
+                "give one row for all steps"
+            )
         if array.ndim != 1 or array.size == 0 or array.dtype.kind != "f":
             raise CheckpointError(
                 f"normalizer {self.name}: {what} is {array.dtype} of shape {array.shape}, expected floats (width,)"

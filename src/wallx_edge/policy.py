@@ -3,81 +3,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge import _core
 from wallx_edge.errors import CheckpointError, ConfigError
-from wallx_edge.normalizer import Kind, Normalizer
+from wallx_edge.fast import FOLDER as FAST_FOLDER
+from wallx_edge.fast import FastCodec
+from wallx_edge.generation import GenerationConfig, write_actions
+from wallx_edge.policy_config import PolicyConfig, PolicySettings
 from wallx_edge.preprocess import ImageProcessor
-from wallx_edge.prompts import ACTION, IMAGE, STATE, Tokenizer, flow_prompt
+from wallx_edge.prompts import ACTION, IMAGE, STATE, Tokenizer, flow_prompt, state_text
+from wallx_edge.relative import RelativeActions
+from wallx_edge.statistics import Statistics
+from wallx_edge.train_config import PADDING, TrainConfig, load_engine
 from wallx_edge.types import ActionChunk, DofLayout, Observation
 
 __all__ = ["Policy", "PolicyConfig"]
 
 
-@dataclass(frozen=True)
-class PolicyConfig:
-    """How a checkpoint is asked for actions: what its files do not say.
+class Policy:
+    """A checkpoint ready to act. Not for use by two threads at once; two policies may share one engine.
 
     Attributes:
-        cameras: camera roles in the order the model was trained with.
-        resolution: long side of a picture after the first resize [px]; -1: as it is.
-        horizon: rows of a chunk.
-        step: time between rows [s].
-        statistics: key of the normalizer's statistics in the checkpoint; ``None``: the only one it has.
-        num_steps: Euler steps (intervals, or points of the legacy grid).
-        attention: how action tokens see each other. ``bidirectional`` is what the reference's own mask says, what its
-            later code runs in every step but the first, and what LeRobot's port runs; ``causal`` is what its first
-            release computed on its fast paths.
-        time_grid: ``intervals``: N steps; ``legacy``: N - 1 steps, as the first release counted them.
-        rope_layout: ``hf``, or ``contiguous`` for weights trained with the first release's CUDA extension.
-        max_tokens: bound of prompt and horizon together.
-        seed: of the noise; two policies with one seed give the same chunks for the same observations.
+        config: how the checkpoint is asked, nothing left open.
+        engine: its weights.
+        directory: its folder.
+        state_layout: what the state of an observation means; without ``action_padding`` and masked slots.
+        action_layout: what the columns of a chunk mean, likewise; absolute, whatever the model says relative to the
+            state.
+        statistics: name of the matched statistics.
+        statistics_source: file they are from.
+        shared_tokens: of the last observation's prompt, those that were in the context already.
     """
-
-    cameras: tuple[str, ...] = ("face_view", "left_wrist_view", "right_wrist_view")
-    resolution: int = 256
-    horizon: int = 32
-    step: float = 1 / 30
-    statistics: str | None = None
-    num_steps: int = 10
-    attention: Literal["bidirectional", "causal"] = "bidirectional"
-    time_grid: Literal["intervals", "legacy"] = "intervals"
-    rope_layout: Literal["hf", "contiguous"] = "hf"
-    max_tokens: int = 2048
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.cameras or len(set(self.cameras)) != len(self.cameras):
-            raise ConfigError(f"policy.cameras is {self.cameras!r}, expected one or more different roles")
-        if not 1 <= self.horizon <= 128:
-            raise ConfigError(f"policy.horizon is {self.horizon}, expected 1 to 128 rows")
-        if not 0 < self.step <= 1:
-            raise ConfigError(f"policy.step is {self.step}, expected more than 0 and at most 1 s")
-        if not (1 <= self.resolution <= 4096 or self.resolution == -1):
-            raise ConfigError(f"policy.resolution is {self.resolution}, expected 1 to 4096 px, or -1 for no resize")
-        for key, value, choices in (
-            ("attention", self.attention, ("bidirectional", "causal")),
-            ("time_grid", self.time_grid, ("intervals", "legacy")),
-            ("rope_layout", self.rope_layout, ("hf", "contiguous")),
-        ):
-            if value not in choices:
-                raise ConfigError(f"policy.{key} is {value!r}, expected {' or '.join(choices)}")
-        fewest = 2 if self.time_grid == "legacy" else 1
-        if not fewest <= self.num_steps <= 1000:
-            raise ConfigError(f"policy.num_steps is {self.num_steps}, expected {fewest} to 1000 ({self.time_grid})")
-        if self.seed < 0:
-            raise ConfigError(f"policy.seed is {self.seed}, expected 0 or more")
-
-
-class Policy:
-    """A checkpoint ready to act. Not for use by two threads at once; two policies may share one engine."""
 
     def __init__(self, directory: str | Path, config: PolicyConfig, engine: _core.Engine) -> None:
         """Use :meth:`load`.
@@ -85,14 +45,26 @@ class Policy:
         Args:
             directory: the checkpoint's folder.
             config: how to ask it.
-            engine: its weights.
+            engine: its weights, from :func:`wallx_edge.train_config.load_engine`.
         """
-        self.config = config
         self.engine = engine
         self.directory = Path(directory)
         model = engine.config
-        self.action_layout = DofLayout.from_config(dict(model.dof))
-        self.state_layout = DofLayout.from_config(dict(model.agent_pos))
+        self.config = PolicySettings.resolve(config, TrainConfig.load(directory), model)
+        if not model.dof or not model.agent_pos:
+            missing = "agent_pos_config" if model.dof else "dof_config"
+            raise CheckpointError(f"{directory}: neither config.yml nor config.json has {missing}, the vector's slots")
+        action, state = (DofLayout.from_config(dict(slots)) for slots in (model.dof, model.agent_pos))
+        self._relative = RelativeActions(action, state)
+        self._action_mask, self._state_mask = (
+            _mask(action, self.config.masked_action),
+            _mask(state, self.config.masked_state),
+        )
+        self.action_layout = _in_use(self._relative.layout, self._action_mask, f"{directory}: dof_config")
+        self.state_layout = _in_use(state, self._state_mask, f"{directory}: agent_pos_config")
+        for slot, source in self._relative.sources.items():
+            if self._action_mask[action.slices[slot].start] and source not in self.state_layout.names:
+                raise ConfigError(f"policy.masked: {source} is masked, but {slot} is relative to it")
         self._tokenizer = Tokenizer.load(directory)
         if self._tokenizer.num_tokens > engine.vocab_size:
             raise CheckpointError(
@@ -100,7 +72,7 @@ class Policy:
                 f"{engine.vocab_size} rows; the tokenizer is not this checkpoint's"
             )
         self._processor = ImageProcessor.load(directory)
-        self._state_id = self._tokenizer.special_id(STATE)
+        self._state_id = -1 if model.is_state_text else self._tokenizer.special_id(STATE)
         self._tokenizer.special_id(ACTION)
         image_id = self._tokenizer.special_id(IMAGE)
         if image_id != model.image_token_id:
@@ -108,12 +80,14 @@ class Policy:
                 f"{directory}: {IMAGE} is token {image_id} in tokenizer.json, config.json says "
                 f"{model.image_token_id}; the tokenizer is not this checkpoint's"
             )
-        names = [n for n in engine.tensor_names if n.startswith("action_preprocessor.normalizer_")]
-        tensors = {name: engine.tensor(name) for name in names}
-        self.statistics = config.statistics or self._only(Normalizer.keys(tensors, "action"))
-        self._action = self._normalizer(tensors, "action", model.action_dim)
-        self._state = self._normalizer(tensors, "propri", model.state_dim)
+        found = Statistics.of(engine, directory, config.statistics)
+        self.statistics, self.statistics_source = found.name, found.source
+        self._action, self._state = found.action, found.state
+        zero = np.zeros(self._action.width, np.float32)
+        self._padding = self._action.normalize(zero) if model.does_pad_masked_dims else None
         self._context = _core.Context(engine, config.max_tokens, config.rope_layout)
+        self._codec: FastCodec | None = None  # read when it is first used
+        self.shared_tokens = 0
         self._random = np.random.default_rng(config.seed)
 
     @classmethod
@@ -121,14 +95,15 @@ class Policy:
         """Maps a checkpoint folder in the published layout. Blocks while it reads.
 
         Args:
-            directory: with config.json, model*.safetensors, tokenizer and preprocessor files.
+            directory: with config.json, model*.safetensors, tokenizer and preprocessor files, and where the checkpoint
+                has them config.yml, norm_stats.json and normalizer_*.pth.
             config: how to ask it; defaults as in :class:`PolicyConfig`.
 
         Raises:
             CheckpointError: something is missing, damaged, surplus, or of a variant that does not run.
-            ConfigError: the statistics key is not in the checkpoint.
+            ConfigError: the statistics are not in the checkpoint, or another wish does not fit it.
         """
-        return cls(directory, config or PolicyConfig(), _core.Engine.load(str(directory)))
+        return cls(directory, config or PolicyConfig(), load_engine(directory))
 
     def act(self, observation: Observation, noise: NDArray[np.float32] | None = None) -> ActionChunk:
         """Computes one chunk. Blocks while it computes, without the GIL in the engine.
@@ -138,23 +113,54 @@ class Policy:
             noise: where the flow starts, float32 (horizon, dof); drawn from the seed when not given.
 
         Returns:
-            the chunk, in ``action_layout``'s order, SI.
+            the chunk, in ``action_layout``'s order, SI; what the model says relative to the state is absolute in it, at
+            the state of ``observation``.
 
         Raises:
-            ConfigError: a camera or the state does not fit.
+            ConfigError: a camera or the state does not fit, or the model says a rotation that is none.
         """
         self.observe(observation)
+        width = self._action.width
         if noise is None:
-            noise = self._random.standard_normal((self.config.horizon, self._action.width), np.float32)
+            noise = self._random.standard_normal((self.config.horizon, width), np.float32)
         normalized = self._context.denoise(
             noise,
-            np.ones((self.config.horizon, self._action.width), np.float32),
+            np.tile(self._action_mask, (self.config.horizon, 1)),
             self.config.num_steps,
             self.config.attention,
             self.config.time_grid,
+            time_scale=self.config.time_scale,
+            padding_action=self._padding,
         )
-        rows = self._action.unnormalize(normalized).astype(np.float64)
-        return ActionChunk(rows, self.config.step, observation.captured_at, self.action_layout)
+        return self._chunk(normalized, observation)
+
+    def act_fast(self, observation: Observation, config: GenerationConfig | None = None) -> ActionChunk:
+        """Computes one chunk from FAST tokens, which the model writes up to its end marker. Blocks until then.
+
+        The mode of wall-oss-fast. Needs the checkpoint's own action tokenizer, a folder ``fast_tokenizer``.
+
+        Args:
+            observation: as for :meth:`act`.
+            config: how to write; when not given greedy, with a budget of one token for every number of the chunk.
+
+        Returns:
+            as :meth:`act`.
+
+        Raises:
+            AnswerError: what the model wrote is no chunk; nothing was computed from it.
+            CheckpointError: no action tokenizer, or another checkpoint's.
+            ConfigError: as :meth:`act`, or no room for the budget.
+        """
+        if self._codec is None:
+            folder, tokenizer = self.directory / FAST_FOLDER, self._tokenizer
+            self._codec = FastCodec.load(folder, tokenizer.action_token_start_index, tokenizer.num_action_tokens)
+        self.observe(observation)
+        active = np.flatnonzero(self._action_mask)
+        budget = config or GenerationConfig(max_tokens=self.config.horizon * active.size + 1)
+        ids = write_actions(self._context, self._tokenizer, budget, self._codec.ids)
+        normalized = np.zeros((self.config.horizon, self._action.width), np.float32)
+        normalized[:, active] = self._codec.decode(ids, self.config.horizon, active.size)
+        return self._chunk(normalized, observation)
 
     def observe(self, observation: Observation) -> int:
         """Computes the prefix of an observation: pictures, text and state. :meth:`act` calls it.
@@ -163,47 +169,83 @@ class Policy:
             observation: as for :meth:`act`.
 
         Returns:
-            tokens in the context.
+            tokens in the context; of them, ``shared_tokens`` were there already from the prompt before.
 
         Raises:
             ConfigError: a camera or the state does not fit.
         """
-        missing = [role for role in self.config.cameras if role not in observation.images]
+        settings = self.config
+        missing = [role for role in settings.cameras if role not in observation.images]
         if missing:
             raise ConfigError(
                 f"the observation lacks the camera {missing[0]!r}; the policy looks at "
-                f"{', '.join(self.config.cameras)}, the observation has {', '.join(observation.images)}"
+                f"{', '.join(settings.cameras)}, the observation has {', '.join(observation.images)}"
             )
-        if observation.state.size != self._state.width:
+        if observation.state.size != self.state_layout.width:
             raise ConfigError(
-                f"the state has {observation.state.size} values, the checkpoint expects {self._state.width} "
+                f"the state has {observation.state.size} values, the checkpoint expects {self.state_layout.width} "
                 f"({', '.join(self.state_layout.names)})"
             )
-        images = [observation.images[role] for role in self.config.cameras]
-        pictures = self._processor.prepare(images, [self.config.resolution] * len(images))
-        prompt = flow_prompt(self.config.cameras, observation.instruction, self.config.horizon)
-        ids = self._tokenizer.layout(prompt, pictures.counts, self.config.cameras).ids
-        self._context.prefill(
-            ids[: -self.config.horizon],
-            pictures.pixel_values,
-            pictures.grids,
-            self._state_id,
-            self._state.normalize(observation.state),
-            np.ones(self._state.width, np.float32),
+        pictures = self._processor.prepare(
+            [observation.images[role] for role in settings.cameras],
+            [settings.resolution[role] for role in settings.cameras],
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
         )
+        state = self._state.normalize(self._whole(observation.state))
+        is_text = self.engine.config.is_state_text
+        prompt = flow_prompt(
+            settings.cameras,
+            observation.instruction,
+            settings.horizon,
+            state=state_text(state, self._state_mask, settings.state_bins) if is_text else STATE,
+            style=settings.style,
+        )
+        ids = self._tokenizer.layout(prompt, pictures.counts, settings.cameras).ids[: -settings.horizon]
+        seen = (pictures.pixel_values, pictures.grids)
+        if is_text:
+            self.shared_tokens = self._context.prefill(ids, *seen)
+        else:
+            self.shared_tokens = self._context.prefill(ids, *seen, self._state_id, state, self._state_mask)
         return self._context.length
+
+    @property
+    def context(self) -> _core.Context:
+        """The engine's state of this policy's conversation; for one thread at a time."""
+        return self._context
 
     def middle_state(self) -> NDArray[np.float64]:
         """The state in the middle of the statistics, SI   (state_dim,)"""
-        return self._state.unnormalize(np.zeros(self._state.width, np.float32)).astype(np.float64)
+        middle = self._state.unnormalize(np.zeros(self._state.width, np.float32)).astype(np.float64)
+        return np.asarray(middle[self._state_mask != 0], np.float64)
 
-    def _normalizer(self, tensors: dict[str, NDArray[np.float32]], kind: Kind, width: int) -> Normalizer:
-        return Normalizer.from_statistics(tensors, kind, self.statistics, width)
+    def _whole(self, state: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A state with zeros for what is not in use, as the reference fills up   (model's state_dim,)"""
+        whole = np.zeros(self._state.width)
+        whole[self._state_mask != 0] = state
+        return whole
 
-    def _only(self, keys: Sequence[str]) -> str:
-        if len(keys) != 1:
-            raise ConfigError(
-                f"{self.directory}: the checkpoint has statistics for {', '.join(keys) or 'no robot'}; "
-                "name one as policy.statistics"
-            )
-        return keys[0]
+    def _chunk(self, normalized: NDArray[np.float32], observation: Observation) -> ActionChunk:
+        """What the model says in its own range, absolute, in SI, and only what is in use."""
+        rows = self._action.unnormalize(normalized).astype(np.float64)
+        rows = self._relative.absolute(rows, self._whole(observation.state), self._action_mask != 0)
+        used = np.ascontiguousarray(rows[:, self._action_mask != 0])
+        outside = float(np.mean(np.abs(normalized[:, self._action_mask != 0]) > 1))
+        return ActionChunk(used, self.config.step, observation.captured_at, self.action_layout, outside)
+
+
+def _in_use(layout: DofLayout, mask: NDArray[np.float32], what: str) -> DofLayout:
+    """The slots whose columns are in use."""
+    slots = {slot.name: slot.width for slot in layout if mask[slot.start]}
+    if not slots:
+        raise ConfigError(f"{what}: every slot is padding or masked; there is nothing to move or to tell")
+    return DofLayout.from_config(slots)
+
+
+def _mask(layout: DofLayout, masked: tuple[str, ...]) -> NDArray[np.float32]:
+    """1 for columns in use, 0 for those of padding and of masked slots   (width,)"""
+    mask = np.ones(layout.width, np.float32)
+    for slot in layout:
+        if slot.name == PADDING or slot.name in masked:
+            mask[slot.columns] = 0
+    return mask

@@ -296,12 +296,21 @@ class ImageProcessor:
         """
         return int(np.prod(grid)) // self.merge_size**2
 
-    def prepare(self, images: Sequence[NDArray[np.uint8]], targets: Sequence[int]) -> Pictures:
+    def prepare(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        targets: Sequence[int],
+        *,
+        min_pixels: int = MIN_PIXELS,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Pictures:
         """All pictures of one observation, in the model's camera order: both resizes and the patches.
 
         Args:
             images: uint8 RGB, each   (height, width, 3)
             targets: long side of each after the first resize [pixels], or -1.
+            min_pixels: of :func:`smart_resize`.
+            max_pixels: of :func:`smart_resize`.
 
         Raises:
             ConfigError: no picture, not a picture, or a size that the model cannot take.
@@ -309,7 +318,9 @@ class ImageProcessor:
         if not images or len(images) != len(targets):
             raise ConfigError(f"got {len(images)} pictures and {len(targets)} resolutions, expected as many, 1 or more")
         each = [
-            self.patches(resize_for_model(image, target, factor=self.factor).final)
+            self.patches(
+                resize_for_model(image, target, factor=self.factor, min_pixels=min_pixels, max_pixels=max_pixels).final
+            )
             for image, target in zip(images, targets, strict=True)
         ]
         return Pictures(

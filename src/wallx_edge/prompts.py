@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tokenizers
@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from wallx_edge.errors import CheckpointError, ConfigError
 
 __all__ = [
+    "PromptStyle",
     "TokenLayout",
     "Tokenizer",
     "camera_label",
     "expand_images",
     "fast_prompt",
     "flow_prompt",
+    "state_bins",
+    "state_text",
+    "step_by_step_prompt",
     "subtask_prompt",
     "text_prompt",
 ]
@@ -41,6 +45,51 @@ _CAMERA_LABELS = {
     "right_wrist_view": "right wrist view",
 }
 _SPECIAL = re.compile(r"<\|[^|]*\|>")
+# a byte-level tokenizer spells a byte as a printable character: itself, or the next one free from 256 on
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {
+    chr(256 + i): byte for i, byte in enumerate(b for b in range(256) if b not in _PRINTABLE)
+}
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """How a checkpoint was trained to be addressed, where that differs from the published default.
+
+    Attributes:
+        labels: camera role -> what the prompt calls it; a role that is not in it is called by its bare name, as the
+            reference does with its ``camera_name_mapping``. ``None``: :func:`camera_label`.
+        action_space: of the embodied prologue, the system message that describes the robot: ``Abs EEF`` or
+            ``Rel EEF``. ``None``: the usual system message.
+    """
+
+    labels: Mapping[str, str] | None = None
+    action_space: Literal["Abs EEF", "Rel EEF"] | None = None
+
+    def label(self, role: str) -> str:
+        """What the prompt calls a camera.
+
+        Raises:
+            ConfigError: a role or label with a special token in it.
+        """
+        return camera_label(role) if self.labels is None else _plain(self.labels.get(role, role), "camera label")
+
+    def system(self, cameras: Sequence[str]) -> str:
+        """The system message. The prologue names cameras by :func:`camera_label` always, as the reference does.
+
+        Raises:
+            ConfigError: a role with a special token in it.
+        """
+        if self.action_space is None:
+            return _SYSTEM
+        setup = ", ".join(camera_label(role) for role in cameras)
+        return (
+            "<|im_start|>system\nYou are an embodied vision-language-action model controlling a robot with language "
+            f"instructions.\nCamera Setup: {setup}\nAction Space: {self.action_space}\n{END}\n"
+        )
+
+
+DEFAULT_STYLE = PromptStyle()
 
 
 def camera_label(role: str) -> str:
@@ -56,49 +105,121 @@ def camera_label(role: str) -> str:
     return _CAMERA_LABELS.get(role) or _plain(role, "camera role").replace("_", " ")
 
 
-def flow_prompt(cameras: Sequence[str], instruction: str, horizon: int) -> str:
+def flow_prompt(
+    cameras: Sequence[str],
+    instruction: str,
+    horizon: int,
+    *,
+    state: str = STATE,
+    style: PromptStyle = DEFAULT_STYLE,
+) -> str:
     """The prompt of flow actions: pictures, instruction, state, then one ``<|action|>`` per row.
 
     Args:
         cameras: roles in the model's order; each picture is one ``<|image_pad|>``, see :func:`expand_images`.
         instruction: what to do.
         horizon: rows of the action chunk.
+        state: the state's token, or its text from :func:`state_text`.
+        style: labels and prologue.
 
     Raises:
         ConfigError: no camera, no instruction, a special token in it, a horizon below 1.
     """
     if horizon < 1:
         raise ConfigError(f"prompt: horizon {horizon}, expected 1 or more")
-    return fast_prompt(cameras, instruction) + ACTION * horizon
+    return fast_prompt(cameras, instruction, state=state, style=style) + ACTION * horizon
 
 
-def fast_prompt(cameras: Sequence[str], instruction: str) -> str:
+def fast_prompt(
+    cameras: Sequence[str], instruction: str, *, state: str = STATE, style: PromptStyle = DEFAULT_STYLE
+) -> str:
     """The prompt of FAST actions, which the model writes itself: :func:`flow_prompt` without ``<|action|>``.
 
     Args:
         cameras: roles in the model's order.
         instruction: what to do.
+        state: the state's token, or its text from :func:`state_text`.
+        style: labels and prologue.
 
     Raises:
         ConfigError: no camera, no instruction, a special token in it.
     """
     return (
-        f"{_observation(cameras, instruction)}Predict the next action in robot action.\n"
-        f"Proprioception: {STATE}\n{_ASSISTANT}"
+        f"{_observation(cameras, instruction, style)}Predict the next action in robot action.\n"
+        f"Proprioception: {state if state == STATE else _plain(state, 'state')}\n{_ASSISTANT}"
     )
 
 
-def subtask_prompt(cameras: Sequence[str], instruction: str) -> str:
+def state_text(normalized: NDArray[Any], mask: NDArray[Any], bins: int) -> str:
+    """The state as text: the number of the bin that each active value falls into.
+
+    The range [-1, 1] is cut into equal bins; a value on an edge belongs to the bin above it, 1 to the last one.
+    Source: the reference's ``np.digitize(x, linspace(-1, 1, bins + 1)[:-1]) - 1``, in float64.
+    Golden case: ``proprio.bins``.
+
+    Args:
+        normalized: state in the model's range [-1, 1]   (state_dim,)
+        mask: not zero where the robot has the value   (state_dim,)
+        bins: into how many the range is cut.
+
+    Returns:
+        such as ``227 15 133``
+
+    Raises:
+        ConfigError: fewer than two bins, no active value, another shape, or a value outside of the range.
+    """
+    values, active = np.asarray(normalized), np.asarray(mask).astype(bool)
+    if values.ndim != 1 or values.shape != active.shape or not active.any():
+        raise ConfigError(
+            f"state as text: got values of shape {values.shape} and a mask of shape {active.shape} with "
+            f"{int(active.sum())} active, expected (state_dim,) both and one active or more"
+        )
+    return " ".join(str(number) for number in state_bins(values, bins)[active])
+
+
+def state_bins(normalized: NDArray[Any], bins: int) -> NDArray[np.int64]:
+    """The bin of each value, 0 to ``bins - 1``; see :func:`state_text`.
+
+    Args:
+        normalized: in the model's range [-1, 1]   (...)
+        bins: into how many the range is cut.
+
+    Raises:
+        ConfigError: fewer than two bins, or a value outside of the range.
+    """
+    if bins < 2:
+        raise ConfigError(f"state bins: {bins}, expected 2 or more")
+    values = np.asarray(normalized, np.float64)
+    if not bool((np.abs(values) <= 1).all()):  # not a number is refused too
+        raise ConfigError(f"state: values from {values.min()} to {values.max()}, expected -1 to 1")
+    return (np.digitize(values, np.linspace(-1, 1, bins + 1)[:-1]) - 1).astype(np.int64)
+
+
+def subtask_prompt(cameras: Sequence[str], instruction: str, *, style: PromptStyle = DEFAULT_STYLE) -> str:
     """The prompt whose answer is the next subtask in words.
 
     Args:
         cameras: roles in the model's order.
         instruction: what to do.
+        style: labels and prologue.
 
     Raises:
         ConfigError: no camera, no instruction, a special token in it.
     """
-    return f"{_observation(cameras, instruction)}Predict the next action in language.\n{_ASSISTANT}"
+    return f"{_observation(cameras, instruction, style)}Predict the next action in language.\n{_ASSISTANT}"
+
+
+def step_by_step_prompt(num_images: int, goal: str) -> str:
+    """The question whose answer reasons towards the next step: the reference's own example, with another goal.
+
+    Args:
+        num_images: pictures before the question.
+        goal: such as "move the red block in the plate with same color".
+
+    Raises:
+        ConfigError: a negative number of pictures, no goal, a special token in it.
+    """
+    return text_prompt(num_images, f"To {_plain(goal, 'goal')}, what should you do next? Think step by step.")
 
 
 def text_prompt(num_images: int, question: str) -> str:
@@ -134,12 +255,12 @@ def expand_images(prompt: str, counts: Sequence[int]) -> str:
     return parts[0] + "".join(IMAGE * count + part for count, part in zip(counts, parts[1:], strict=True))
 
 
-def _observation(cameras: Sequence[str], instruction: str) -> str:
+def _observation(cameras: Sequence[str], instruction: str, style: PromptStyle) -> str:
     if not cameras:
         raise ConfigError("prompt: no camera, expected one role or more, in the model's order")
-    pictures = " ".join(f"{camera_label(role)}: {_VISION}" for role in cameras)
+    pictures = " ".join(f"{style.label(role)}: {_VISION}" for role in cameras)
     task = _plain(instruction, "instruction")
-    return f"{_SYSTEM}<|im_start|>user\nObservation: {pictures}\nInstruction: {task}\n"
+    return f"{style.system(cameras)}<|im_start|>user\nObservation: {pictures}\nInstruction: {task}\n"
 
 
 def _plain(text: str, what: str) -> str:
@@ -174,11 +295,15 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self._config = config
         self._where = where
-        self._added = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
+        added = tokenizer.get_added_tokens_decoder()
+        self._added = {token.content: i for i, token in added.items()}
+        self._added_pieces = {i: b"" if token.special else token.content.encode() for i, token in added.items()}
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
         """Reads ``tokenizer.json`` and, where there is one, ``tokenizer_config.json``. Blocks while reading.
+
+        A plain Qwen tokenizer, as wall-oss-0.5 has it, gets ``<|propri|>`` and ``<|action|>`` behind its last token.
 
         Args:
             folder: the checkpoint's.
@@ -193,6 +318,9 @@ class Tokenizer:
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
             raise CheckpointError(f"{path}: not a tokenizer: {error}") from error
+        if all(tokenizer.token_to_id(name) is None for name in (STATE, ACTION)):
+            # wall-oss-0.5 comes with Qwen's plain tokenizer, and the reference adds the two when it loads it
+            tokenizer.add_tokens([tokenizers.AddedToken(name, normalized=True) for name in (STATE, ACTION)])
         config_path = Path(folder) / "tokenizer_config.json"
         config: object = {}
         if config_path.exists():
@@ -233,6 +361,25 @@ class Tokenizer:
             raise ConfigError(f"token id {min(numbers)}: expected 0 or more")
         return self._tokenizer.decode(numbers, skip_special_tokens=skip_special)
 
+    def piece(self, token_id: int) -> bytes:
+        """What one token adds to a text: bytes, which may be a part of a character (UTF-8).
+
+        Nothing for special tokens and for ids that the tokenizer does not know; :meth:`decode` of many tokens without
+        the special ones is the text of their pieces in a row.
+
+        Raises:
+            ConfigError: a negative id.
+        """
+        if token_id < 0:
+            raise ConfigError(f"token id {token_id}: expected 0 or more")
+        if token_id in self._added_pieces:
+            return self._added_pieces[token_id]
+        token = self._tokenizer.id_to_token(token_id)
+        if token is None:
+            return b""
+        values = [_BYTES.get(character) for character in token]
+        return token.encode() if None in values else bytes(v for v in values if v is not None)
+
     def special_id(self, name: str) -> int:
         """Id of a special token such as ``<|propri|>``.
 
@@ -270,6 +417,20 @@ class Tokenizer:
         if isinstance(found, bool) or not isinstance(found, int) or found < 0:
             raise CheckpointError(
                 f"{self._where}/tokenizer_config.json: action_token_start_index is {found!r}, expected a token id"
+            )
+        return found
+
+    @property
+    def num_action_tokens(self) -> int | None:
+        """FAST action tokens that ``tokenizer_config.json`` counts; ``None`` where it does not.
+
+        Raises:
+            CheckpointError: not a number.
+        """
+        found = self._config.get("action_token_vocab_size")
+        if found is not None and (isinstance(found, bool) or not isinstance(found, int) or found < 1):
+            raise CheckpointError(
+                f"{self._where}/tokenizer_config.json: action_token_vocab_size is {found!r}, expected 1 or more"
             )
         return found
 

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge import _core
+from wallx_edge.buses import Adapter
 from wallx_edge.calibrate import check_signature
-from wallx_edge.embodiment import load_calibration, load_embodiment, with_drops
-from wallx_edge.errors import BusTimeout, ConfigError, SafetyStop
+from wallx_edge.embodiment import JointMode, load_calibration, load_embodiment, with_drops
+from wallx_edge.errors import BusTimeout, ConfigError, DeviceError, SafetyStop
 from wallx_edge.robot_config import RobotConfig
+from wallx_edge.safe_stop import Watcher, estop_socket_path, write_stop_file
 
 __all__ = ["Robot", "lateness_us"]
 
@@ -34,13 +36,28 @@ class Robot:
     A thread of the C++ core runs the control loop from :meth:`connect` to :meth:`disconnect`.
     """
 
-    def __init__(self, robot: _core.Robot, loop: _core.ControlLoop) -> None:
+    def __init__(
+        self,
+        robot: _core.Robot,
+        loop: _core.ControlLoop,
+        stop_file: Path | None = None,
+        max_first_step: float = 0.5,
+        adapter: Adapter | None = None,
+    ) -> None:
         """Use :meth:`connect`.
 
         Args:
             robot: connected.
             loop: running on it.
+            stop_file: what ``safe-stop`` must know to watch over it; without one nobody watches.
+            max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
+            adapter: what moves its frames when it is on a mailbox.
         """
+        self._adapter = adapter
+        self._stop_file = stop_file
+        self.max_first_step = max_first_step
+        self._watcher: Watcher | None = None
+        self._estop: _core.EstopListener | None = None  # listens as long as it is there
         self._robot = robot
         self.loop = loop
         self._is_enabled = False
@@ -51,7 +68,8 @@ class Robot:
     def connect(cls, config: RobotConfig | str | Path) -> Robot:
         """Opens the bus, checks every motor against the calibration and starts reading. Moves nothing, torque as found.
 
-        Blocks up to about two seconds.
+        From then on an e-stop is heard: from :meth:`estop`, from ``wallx-edge estop ROBOT.toml`` (a socket that only
+        this user may write to), and from the line under [estop], if there is one. Blocks up to about two seconds.
 
         Args:
             config: a ROBOT.toml, or its path.
@@ -71,11 +89,26 @@ class Robot:
         calibration = load_calibration(config.calibration, embodiment)
         by_joint = dict(zip((joint.name for joint in embodiment.joints), calibration, strict=True))
         check_signature(config.calibration, embodiment, by_joint, config.bus)
-        core = _core.make_robot(embodiment, calibration, config.bus.core())
-        loop = _core.ControlLoop(core, rate_hz=config.rate_hz)
-        robot = cls(core, loop)
+        adapter = Adapter(config.bus) if config.bus.adapter else None
+        try:
+            core = _core.make_robot(embodiment, calibration, adapter.config if adapter else config.bus.core())
+            # a row may be as far again by the time it is due: the chunk took its time
+            loop = _core.ControlLoop(core, rate_hz=config.rate_hz, max_first_step=2 * config.max_first_step)
+            stop_file = write_stop_file(embodiment, calibration, config.bus)
+            robot = cls(core, loop, stop_file, config.max_first_step, adapter)
+        except BaseException:
+            if adapter:
+                adapter.close()
+            raise
         try:
             core.connect()
+            chip, line, is_active_low = config.estop or ("", 0, True)
+            robot._estop = _core.EstopListener(
+                socket=str(estop_socket_path(config.bus.port)),
+                gpio_chip=chip,
+                gpio_line=line,
+                is_active_low=is_active_low,
+            )
             loop.start()
             robot._wait_for_feedback()
         except BaseException:
@@ -88,7 +121,11 @@ class Robot:
         try:
             self.loop.stop()
         finally:
+            self._unwatch()
+            self._estop = None
             self._robot.disconnect()
+            if self._adapter:
+                self._adapter.close()
 
     def __enter__(self) -> Robot:
         """The robot itself."""
@@ -104,9 +141,14 @@ class Robot:
     def enabled(self) -> Iterator[Robot]:
         """Torque on, at the measured pose. Leaving brakes along the limits and holds the last command.
 
+        Where a drive has no timeout of its own, ``safe-stop --watch`` is started first, and watches until
+        :meth:`disconnect`.
+
         Raises:
             SafetyStop: the motors could not be enabled.
+            DeviceError: ``safe-stop`` cannot be started, or cannot reach the wheels of this robot.
         """
+        self._watch()
         try:
             # from the first request on, whatever interrupts: leaving holds
             self.loop.resume() if self.loop.state == "hold" else self.loop.enable()
@@ -161,7 +203,8 @@ class Robot:
         """
         report = self.loop.fault_report()
         if report is not None:
-            error = SafetyStop(report["message"])
+            said = f"; the adapter said: {self._adapter.error}" if self._adapter and self._adapter.error else ""
+            error = SafetyStop(report["message"] + said)
             error.records = report["records"]
             raise error
 
@@ -179,6 +222,7 @@ class Robot:
         if report is None:
             return
         log.warning("reset after: %s", report["message"])
+        self._unwatch()  # it may have taken the bus over; the next enabled() starts another
         self.loop.reset()
         self._wait_for_state(("identify", "calibrated"), "the fault was not reset", RESET_TIMEOUT)
 
@@ -215,6 +259,26 @@ class Robot:
             if time.monotonic() > deadline:
                 raise SafetyStop(f"the torque did not go off within {RESET_TIMEOUT:g} s")
             time.sleep(POLL)
+
+    def _watch(self) -> None:
+        alone = [joint for joint in self.embodiment.joints if joint.drive_timeout == 0]
+        if self._watcher is not None or self._stop_file is None or not alone:
+            return
+        bus = self._robot.bus_descriptor
+        if bus < 0:
+            wheels = ", ".join(repr(joint.name) for joint in alone if joint.mode == JointMode.velocity)
+            if wheels:
+                raise DeviceError(
+                    f"nothing would stop {wheels} if this program died: the drives have no timeout, and safe-stop "
+                    "cannot inherit this kind of bus; use a serial device"
+                )
+            return
+        self._watcher = Watcher(self._stop_file, bus, self.loop.heartbeat_descriptor)
+
+    def _unwatch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.leave()
+            self._watcher = None
 
     def _wait_for_state(self, states: Collection[str], otherwise: str, timeout: float = ENABLE_TIMEOUT) -> None:
         deadline = time.monotonic() + timeout

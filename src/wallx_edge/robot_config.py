@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from wallx_edge.buses import BusConfig, read_bus
-from wallx_edge.cameras import Camera, open_camera
+from wallx_edge.cameras import Camera, camera_opener
 from wallx_edge.embodiment import calibration_path
 from wallx_edge.errors import ConfigError
 from wallx_edge.policy import PolicyConfig
@@ -38,6 +38,11 @@ class RobotConfig:
         [control]
         rate_hz = 200.0                     # of the control loop [1/s]
 
+        [estop]                             # only where a button is wired to a line of this computer
+        gpio_chip = "/dev/gpiochip0"
+        gpio_line = 17                      # offset on the chip
+        active = "low"                      # level when pressed, or when the wire is cut
+
         [policy]
         checkpoint = "wall-oss-flow"        # folder
         resolution = 256                    # long side of a picture [px]
@@ -46,6 +51,7 @@ class RobotConfig:
         statistics = "so101"                # key in the checkpoint; may be left out when it has one
         num_steps = 10                      # Euler steps
         attention = "bidirectional"
+        max_first_step = 0.5                # from the measured pose to a chunk's first row, at most [rad]
         execute_rows = 24                   # rows played before the next chunk takes over
         seed = 0
 
@@ -63,10 +69,12 @@ class RobotConfig:
         calibration: path of the unit's calibration file.
         bus: the line its motors are on.
         rate_hz: of the control loop [1/s].
+        estop: of a button: chip, line on it, and whether low means pressed; None: there is none.
         checkpoint: folder.
         policy: how to ask it.
-        execute_rows: rows of a chunk that are played before the next one takes over.
-        cameras: role -> table for :func:`wallx_edge.cameras.open_camera`.
+        execute_rows: rows of a chunk that are played before the next one takes over; ``None``: three quarters.
+        max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
+        cameras: role -> its checked table.
     """
 
     path: Path
@@ -75,10 +83,12 @@ class RobotConfig:
     calibration: Path
     bus: BusConfig
     rate_hz: float
+    estop: tuple[str, int, bool] | None
     checkpoint: Path
     policy: PolicyConfig
-    execute_rows: int
-    cameras: Mapping[str, Mapping[str, Any]]
+    execute_rows: int | None
+    max_first_step: float
+    cameras: Mapping[str, Table]
 
     @classmethod
     def load(cls, path: str | Path) -> RobotConfig:
@@ -89,7 +99,7 @@ class RobotConfig:
         """
         path = Path(path)
         top = Table(path, "", read_toml(path))
-        top.check_keys(("robot", "bus", "policy", "camera"), ("control",))
+        top.check_keys(("robot", "bus", "policy", "camera"), ("control", "estop"))
         base = path.parent
 
         robot = top.table("robot")
@@ -113,26 +123,33 @@ class RobotConfig:
         cameras = _cameras(top)
         policy = top.table("policy")
         options = ("resolution", "horizon", "step", "statistics", "num_steps", "attention", "time_grid")
-        policy.check_keys(("checkpoint",), (*options, "rope_layout", "execute_rows", "seed"))
+        variant = ("time_scale", "state_bins", "masked", "camera_labels", "has_embodied_prologue")
+        policy.check_keys(("checkpoint",), (*options, *variant, "rope_layout", "execute_rows", "max_first_step", "seed"))
         defaults = PolicyConfig()
-        resolution = policy.integer("resolution", -1, 4096, defaults.resolution)
-        if resolution == 0:
-            raise policy.fail("resolution", "is 0, must be 1..4096, or -1 for no resize")
         step = policy.positive("step", "s", defaults.step)
         if step > 1:
             raise policy.fail("step", f"is {step:g} s, must be at most 1 s")
         time_grid = policy.choice("time_grid", ("intervals", "legacy"), defaults.time_grid)
-        horizon = policy.integer("horizon", 2, 128, defaults.horizon)
+        horizon = policy.integer("horizon", 2, 128) if "horizon" in policy.values else None
         config = PolicyConfig(
             cameras=tuple(cameras),
-            resolution=resolution,
+            resolution=_resolution(policy, tuple(cameras)),
             horizon=horizon,
             step=step,
             statistics=policy.text("statistics") if "statistics" in policy.values else None,
             num_steps=policy.integer("num_steps", 2 if time_grid == "legacy" else 1, 1000, defaults.num_steps),
-            attention=cast(Any, policy.choice("attention", ("bidirectional", "causal"), defaults.attention)),
+            attention=cast(
+                Any, policy.choice("attention", ("checkpoint", "bidirectional", "causal"), defaults.attention)
+            ),
             time_grid=cast(Any, time_grid),
             rope_layout=cast(Any, policy.choice("rope_layout", ("hf", "contiguous"), defaults.rope_layout)),
+            time_scale=policy.positive("time_scale", "") if "time_scale" in policy.values else None,
+            state_bins=policy.integer("state_bins", 2, 65536) if "state_bins" in policy.values else None,
+            masked=_names(policy, "masked"),
+            camera_labels=_labels(policy, tuple(cameras)),
+            has_embodied_prologue=(
+                policy.flag("has_embodied_prologue") if "has_embodied_prologue" in policy.values else None
+            ),
             seed=policy.integer("seed", 0, 2**63 - 1, defaults.seed),
         )
         return cls(
@@ -142,9 +159,11 @@ class RobotConfig:
             calibration=calibration,
             bus=read_bus(top.table("bus"), base, rate_hz),
             rate_hz=rate_hz,
+            estop=_button(top.table("estop")) if "estop" in top.values else None,
             checkpoint=base / policy.text("checkpoint"),
             policy=config,
-            execute_rows=policy.integer("execute_rows", 1, horizon, max(1, horizon * 3 // 4)),
+            execute_rows=policy.integer("execute_rows", 1, horizon or 128) if "execute_rows" in policy.values else None,
+            max_first_step=policy.positive("max_first_step", "rad", 0.5),
             cameras=cameras,
         )
 
@@ -153,30 +172,70 @@ class RobotConfig:
         """Opens every camera, by role; closes them at the end. Blocks until each has a frame.
 
         Raises:
-            ConfigError: a wrong table, or a file that is not a picture.
+            ConfigError: a file or folder that is not what its table says.
             DeviceError: a camera that does not open.
         """
         with ExitStack() as stack:
             cameras: dict[str, Camera] = {}
             for role, table in self.cameras.items():
                 try:
-                    camera = open_camera(table, role, base=self.path.parent)
+                    camera = camera_opener(table)()
                 except ConfigError as error:
                     raise ConfigError(f"{self.path}: {error}") from error
                 cameras[role] = stack.enter_context(camera)
             yield cameras
 
 
-def _cameras(top: Table) -> dict[str, Mapping[str, Any]]:
+def _button(estop: Table) -> tuple[str, int, bool]:
+    estop.check_keys(("gpio_chip", "gpio_line"), ("active",))
+    active = estop.choice("active", ("low", "high"), "low")
+    return estop.text("gpio_chip"), estop.integer("gpio_line", 0, 1023), active == "low"
+
+
+def _resolution(policy: Table, cameras: tuple[str, ...]) -> int | dict[str, int] | None:
+    """One number for all cameras, or a table with one per role."""
+
+    def side(table: Table, key: str) -> int:
+        value = table.integer(key, -1, 4096)
+        if value == 0:
+            raise table.fail(key, "is 0, must be 1..4096, or -1 for no resize")
+        return value
+
+    if "resolution" not in policy.values:
+        return None
+    if not isinstance(policy.values["resolution"], Mapping):
+        return side(policy, "resolution")
+    each = policy.table("resolution")
+    each.check_keys((), cameras)
+    return {role: side(each, role) for role in each.values}
+
+
+def _names(table: Table, key: str) -> tuple[str, ...]:
+    names = table.values.get(key, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise table.fail(key, f"is {names!r}, must be a list of slot names")
+    return tuple(names)
+
+
+def _labels(policy: Table, cameras: tuple[str, ...]) -> dict[str, str] | None:
+    """What the prompt calls a camera, by role; an empty table: every camera by its bare role."""
+    if "camera_labels" not in policy.values:
+        return None
+    labels = policy.table("camera_labels")
+    labels.check_keys((), cameras)
+    return {role: labels.text(role) for role in labels.values}
+
+
+def _cameras(top: Table) -> dict[str, Table]:
     tables = top.values["camera"]
     if not isinstance(tables, list) or not tables:
         raise top.fail("camera", "must be one or more [[camera]] tables")
-    cameras: dict[str, Mapping[str, Any]] = {}
+    cameras: dict[str, Table] = {}
     for i, values in enumerate(tables):
         table = Table(top.file, f"camera[{i}]", values if isinstance(values, Mapping) else {})
         role = table.text("role")
         if role in cameras:
             raise table.fail("role", f"is {role!r}, which another camera has")
-        table.text("kind")
-        cameras[role] = {key: value for key, value in table.values.items() if key != "role"}
+        camera_opener(table)
+        cameras[role] = table
     return cameras

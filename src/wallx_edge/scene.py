@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from wallx_edge.errors import ConfigError
 
-__all__ = ["pattern"]
+__all__ = ["PATTERN_SIDE", "pattern"]
 
 _Colour = tuple[int, int, int]
 _COLOURS: tuple[_Colour, ...] = (
@@ -23,7 +23,7 @@ _COLOURS: tuple[_Colour, ...] = (
     (150, 88, 170),  # violet
 )
 _HORIZON = 0.34  # where the table begins, as a part of the height
-_SIZES = (32, 4096)  # sides that can be drawn [pixels]
+PATTERN_SIDE = (32, 4096)  # sides that can be drawn [pixels]
 _FINE = 2  # drawn at twice the size and averaged, for smooth edges
 
 
@@ -43,8 +43,8 @@ def pattern(t: float, width: int, height: int, seed: int = 0) -> NDArray[np.uint
         ConfigError: a size that cannot be drawn, a seed below 0, a time that is not finite.
     """
     for what, side in (("width", width), ("height", height)):
-        if not _SIZES[0] <= side <= _SIZES[1]:
-            raise ConfigError(f"pattern: {what} is {side}, expected {_SIZES[0]} to {_SIZES[1]} pixels")
+        if not PATTERN_SIDE[0] <= side <= PATTERN_SIDE[1]:
+            raise ConfigError(f"pattern: {what} is {side}, expected {PATTERN_SIDE[0]} to {PATTERN_SIDE[1]} pixels")
     if seed < 0:
         raise ConfigError(f"pattern: seed is {seed}, expected 0 or more")
     if not math.isfinite(t):

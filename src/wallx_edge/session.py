@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +14,19 @@ from numpy.typing import NDArray
 
 from wallx_edge.action_map import ActionMap
 from wallx_edge.cameras import Camera
-from wallx_edge.errors import ConfigError
+from wallx_edge.embodiment import JointMode
+from wallx_edge.errors import ConfigError, SafetyStop
 from wallx_edge.policy import Policy
 from wallx_edge.robot import Robot
 from wallx_edge.types import ActionChunk, Observation
 
 __all__ = ["PlayedChunk", "Session", "Status"]
 
+log = logging.getLogger(__name__)
+
 TICK = 0.05  # between looks at the loop [s]
+MAX_OUTSIDE = 0.2  # share of a chunk's normalised values beyond +-1: its statistics do not fit what it says
+MAX_REFUSALS = 5  # chunks in a row
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +46,38 @@ class PlayedChunk:
     arrived_at: float
     step: float
     rows: NDArray[np.float64]
+
+
+def refusal(
+    chunk: ActionChunk,
+    rows: NDArray[np.float64],
+    measured: NDArray[np.float64],
+    names: Sequence[str],
+    max_first_step: float,
+) -> str:
+    """Why a chunk must not reach the robot; empty: it may.
+
+    Args:
+        chunk: what the policy said.
+        rows: its joint rows [rad]   (horizon, joints)
+        measured: the pose that it was computed from; NaN where a joint has no position [rad]   (joints,)
+        names: of the joints.
+        max_first_step: from the measured pose to the first row, of any joint [rad].
+    """
+    if chunk.outside > MAX_OUTSIDE:
+        return (
+            f"{chunk.outside:.0%} of the chunk's normalised values lie beyond +-1, at most {MAX_OUTSIDE:.0%} may; "
+            "check the checkpoint's statistics, the cameras' order and the state"
+        )
+    distance = np.nan_to_num(np.abs(rows[0] - measured))
+    worst = int(np.argmax(distance))
+    if distance[worst] > max_first_step:
+        return (
+            f"the chunk begins at {rows[0, worst]:.3f} rad for {names[worst]}, {distance[worst]:.3f} rad from where it "
+            f"stands, at most {max_first_step:g} rad (policy.max_first_step) may lie between; check calibration, "
+            "statistics and action layout"
+        )
+    return ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +101,12 @@ class Session:
     """One policy, one robot, one task. The policy runs on a thread of its own; the loop never waits for it."""
 
     def __init__(
-        self, policy: Policy, robot: Robot, cameras: Mapping[str, Camera], task: str, execute_rows: int | None = None
+        self,
+        policy: Policy,
+        robot: Robot,
+        cameras: Mapping[str, Camera],
+        task: str,
+        execute_rows: int | None = None,
     ) -> None:
         """Matches policy, robot and cameras.
 
@@ -73,7 +116,6 @@ class Session:
             cameras: open, by role.
             task: the instruction.
             execute_rows: rows of a chunk that are played before the next is asked for; three quarters by default.
-
         Raises:
             ConfigError: they do not fit.
         """
@@ -94,6 +136,8 @@ class Session:
         self._chunks: list[PlayedChunk] = []
         self._failure: BaseException | None = None
         self._has_run = False
+        self._measured = np.full(len(robot.joint_names), np.nan)  # of the newest observation
+        self._wheels = np.array([joint.mode == JointMode.velocity for joint in robot.embodiment.joints])
 
     def observe(self) -> Observation:
         """What cameras and robot say now. Blocks until each camera has a frame.
@@ -104,6 +148,7 @@ class Session:
         """
         frames = {role: camera.read() for role, camera in self._cameras.items()}
         positions, measured_at = self._robot.state()
+        self._measured = np.where(self._wheels, np.nan, positions)
         images = {role: frame.image for role, frame in frames.items()}
         captured_at = min(measured_at, *(frame.captured_at for frame in frames.values()))
         return Observation(images, self._map.model_state(positions), self._task, captured_at)
@@ -201,6 +246,7 @@ class Session:
     def _work(self, deadline: float | None) -> None:
         try:
             next_at = time.monotonic()
+            refused = 0
             while not self._stop.is_set():
                 if deadline is not None and next_at >= deadline:
                     return
@@ -213,6 +259,21 @@ class Session:
                 if self._stop.is_set():
                     return
                 rows = self._map.joint_rows(chunk)
+                why = refusal(chunk, rows, self._measured, self._robot.joint_names, self._robot.max_first_step)
+                log.log(
+                    logging.WARNING if why else logging.DEBUG,
+                    "chunk: %.3f beyond +-1, first row %.3f rad from the measured pose%s",
+                    chunk.outside,
+                    float(np.nanmax(np.abs(rows[0] - self._measured), initial=0.0)),
+                    f"; refused: {why}" if why else "",
+                )
+                if why:
+                    refused += 1
+                    if refused == MAX_REFUSALS:
+                        raise SafetyStop(f"{MAX_REFUSALS} chunks in a row were refused; the last one: {why}")
+                    next_at = time.monotonic()
+                    continue
+                refused = 0
                 sequence = self._robot.play(rows, chunk.observed_at, chunk.step, generation)
                 with self._lock:
                     self._chunks.append(PlayedChunk(sequence, chunk.observed_at, time.monotonic(), chunk.step, rows))

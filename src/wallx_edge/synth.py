@@ -1,4 +1,4 @@
-"""Synth: a random checkpoint in the published v1 layout for a robot's own joints, until there is a trained one."""
+"""Synth: a random checkpoint in a published layout for a robot's own joints, until there is a trained one."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -12,17 +12,24 @@ from typing import Any, Literal
 
 import numpy as np
 import tokenizers
+import yaml
 from numpy.typing import NDArray
 
 from wallx_edge import _core
 from wallx_edge.errors import ConfigError
+from wallx_edge.policy_config import DEFAULT_STATE_BINS
 from wallx_edge.preprocess import ImageProcessor
-from wallx_edge.prompts import STATE, Tokenizer, flow_prompt
+from wallx_edge.prompts import STATE, Tokenizer, flow_prompt, state_text
 from wallx_edge.scene import pattern
+from wallx_edge.train_config import load_engine
 
-__all__ = ["SIZES", "Size", "synth", "write_safetensors"]
+__all__ = ["SIZES", "VARIANTS", "Size", "synth", "write_safetensors"]
 
 Dtype = Literal["f32", "bf16", "f16"]
+Variant = Literal["v1", "mot-0.1", "mot-0.5"]
+VARIANTS: tuple[Variant, ...] = ("v1", "mot-0.1", "mot-0.5")
+PADDED_WIDTH = 26  # of the vectors of mot-0.5, the joints and then padding
+HORIZON = 16  # of mot-0.5, whose files say it
 SPREAD = 0.3  # statistics reach this far around the rest pose [rad]
 # the order in which Qwen2.5's tokenizer and the reference's additions stand
 SPECIAL_TOKENS = (
@@ -56,7 +63,7 @@ NUM_FAST_TOKENS = 64
 
 @dataclass(frozen=True)
 class Size:
-    """Dimensions of a synthetic checkpoint, as in config.json."""
+    """Dimensions of a synthetic checkpoint, as in config.json; ``action_ffn`` is the action expert's."""
 
     hidden: int
     layers: int
@@ -75,6 +82,14 @@ class Size:
         """Width of an attention head."""
         return self.hidden // self.heads
 
+    def action_width(self, variant: Variant) -> int:
+        """Width of the action expert: half the text's where it has attention of its own."""
+        return self.hidden if variant == "v1" else self.hidden // 2
+
+    def state_width(self, variant: Variant) -> int:
+        """Width of the state's projection; wall-oss-flow-0.1's is narrower than the stream."""
+        return self.hidden - 8 if variant == "mot-0.1" else self.hidden
+
 
 SIZES: dict[str, Size] = {
     "tiny": Size(64, 2, 4, 2, 128, 64, 32, 2, 2, 64, 384),
@@ -91,8 +106,12 @@ def synth(
     *,
     seed: int = 0,
     dtype: Dtype = "f32",
+    variant: Variant = "v1",
 ) -> None:
     """Writes a checkpoint folder with random weights. Blocks while it writes.
+
+    The files are those of the variant's published checkpoint: statistics in the weights, for ``mot-0.5`` in
+    norm_stats.json, and what that one keeps in config.yml there.
 
     The action head is random but for this: the flow contracts towards a target that depends on pictures, text and
     state, so that the noise does not reach the chunk and neighbouring rows are close, and the target is spread over
@@ -102,13 +121,14 @@ def synth(
         size: of :data:`SIZES`.
         out: folder to make; must not exist or be empty.
         rest_pose: joint name -> rest position [rad], in the order of the robot's joints; becomes ``dof_config``.
-        statistics: key of the normalizer's statistics, +-0.3 rad around the rest pose.
+        statistics: key of the normalizer's statistics, +-0.3 rad around the rest pose; ``mot-0.5``'s have no key.
         seed: of the weights.
         dtype: of the file.
+        variant: of :data:`VARIANTS`; the one with adaptive norms is not published and not written.
 
     Raises:
-        ConfigError: an unknown size or dtype, a seed below 0, no joint or too many for the size, a rest position
-            that is not finite, no name for the statistics, or a folder that is not empty or cannot be made.
+        ConfigError: an unknown size, dtype or variant, a seed below 0, no joint or too many for the size, a rest
+            position that is not finite, no name for the statistics, or a folder that is not empty or cannot be made.
     """
     if size not in SIZES:
         raise ConfigError(f"unknown size {size!r}; there are: {', '.join(SIZES)}")
@@ -116,9 +136,16 @@ def synth(
         raise ConfigError(f"unknown dtype {dtype!r}; there are: {', '.join(_DTYPES)}")
     if not rest_pose:
         raise ConfigError("no joint to make a checkpoint for")
+    if variant not in VARIANTS:
+        raise ConfigError(f"unknown variant {variant!r}; there are: {', '.join(VARIANTS)}")
     dims = SIZES[size]
-    if dims.hidden < 2 * len(rest_pose) + 8:
-        raise ConfigError(f"{len(rest_pose)} joints are too many for a hidden size of {dims.hidden} ({size})")
+    width = dims.action_width(variant)
+    if width < 2 * len(rest_pose) + 8:
+        raise ConfigError(f"{len(rest_pose)} joints are too many for a hidden size of {width} ({size}, {variant})")
+    if variant == "mot-0.5" and len(rest_pose) >= PADDED_WIDTH:
+        raise ConfigError(
+            f"{len(rest_pose)} joints are too many for {variant}, whose vectors have {PADDED_WIDTH} columns"
+        )
     for joint, position in rest_pose.items():
         if not np.isfinite(position):
             raise ConfigError(f"rest position of {joint} is {position}, expected a finite number [rad]")
@@ -133,17 +160,23 @@ def synth(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made: {error.strerror or error}") from error
-    _write_json(folder / "config.json", _config(dims, list(rest_pose)))
+    slots = dict.fromkeys(rest_pose, 1)
+    if variant == "mot-0.5":
+        slots["action_padding"] = PADDED_WIDTH - len(rest_pose)
+        _write_side_files(folder, slots, list(rest_pose.values()))
+    _write_json(folder / "config.json", _config(dims, slots, variant))
     _write_json(folder / "preprocessor_config.json", _PREPROCESSOR)
     _write_tokenizer(folder)
     random = np.random.default_rng(seed)
-    tensors = dict(_weights(dims, len(rest_pose), random))
+    columns = sum(slots.values())
+    tensors = dict(_weights(dims, len(rest_pose), columns, variant, random))
     middle = np.array(list(rest_pose.values()), np.float32)
-    for kind in ("action", "propri"):
+    for kind in () if variant == "mot-0.5" else ("action", "propri"):
         tensors[f"action_preprocessor.normalizer_{kind}.min.{statistics}"] = middle - np.float32(SPREAD)
         tensors[f"action_preprocessor.normalizer_{kind}.delta.{statistics}"] = np.full_like(middle, 2 * SPREAD)
     write_safetensors(folder / "model.safetensors", tensors, dtype)
-    tensors["action_preprocessor.action_proj_back.weight"] = _reading(folder, dims, len(rest_pose), random)
+    back = _reading(folder, width, len(rest_pose), columns, random)
+    tensors["action_preprocessor.action_proj_back.weight"] = back
     write_safetensors(folder / "model.safetensors", tensors, dtype)
 
 
@@ -201,11 +234,36 @@ _PREPROCESSOR: dict[str, Any] = {
 }
 
 
-def _config(size: Size, joints: list[str]) -> dict[str, Any]:
+def _write_side_files(folder: Path, slots: Mapping[str, int], middle: list[float]) -> None:
+    """What wall-oss-0.5 keeps beside its config.json: slots, form of the state, horizon; quantiles of the joints."""
+    train = {
+        "model_type": "qwen2_5",
+        "task": {
+            "dof_config": dict(slots),
+            "agent_pos_config": dict(slots),
+            "action_horizon_flow": HORIZON,
+            "use_state_string_representation": True,
+        },
+        "data": {"state_bins": 256},
+    }
+    (folder / "config.yml").write_text(yaml.safe_dump(train, sort_keys=False), encoding="utf-8")
+    span = {"q01": [value - SPREAD for value in middle], "q99": [value + SPREAD for value in middle]}
+    _write_json(folder / "norm_stats.json", {"norm_stats": {"action": span, "observation.state": span}})
+
+
+def _config(size: Size, slots: Mapping[str, int], variant: Variant) -> dict[str, Any]:
     first = 256  # bytes before the special tokens
     ids = {name: first + i for i, name in enumerate(SPECIAL_TOKENS)}
     half = size.head_dim // 2
-    slots = dict.fromkeys(joints, 1)
+    action_width = size.action_width(variant)
+    mixture = {
+        "attention_moe": True,
+        "norm_moe": True,
+        "action_hidden_size": action_width,
+        "state_hidden_size": size.state_width(variant),
+        "causal_action_attention_mask": True,
+    }
+    vectors = {} if variant == "mot-0.5" else {"dof_config": dict(slots), "agent_pos_config": dict(slots)}
     return {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
         "model_type": "qwen2_5_vl",
@@ -249,14 +307,14 @@ def _config(size: Size, joints: list[str]) -> dict[str, Any]:
         "num_experts": 2,
         "experts": [
             {"hidden_size": size.hidden, "intermediate_size": size.ffn, "hidden_act": "silu"},
-            {"hidden_size": size.hidden, "intermediate_size": size.action_ffn, "hidden_act": "silu"},
+            {"hidden_size": action_width, "intermediate_size": size.action_ffn, "hidden_act": "silu"},
         ],
-        "dim_inputs": [size.hidden, size.hidden],
-        "dof_config": slots,
-        "agent_pos_config": slots,
+        "dim_inputs": [size.hidden, action_width],
+        **vectors,
         "noise_scheduler": {"beta_alpha": 1.5, "beta_beta": 1.0, "s": 0.999, "num_inference_timesteps": 10},
         "attention_moe": False,
         "mlp_moe": True,
+        **({} if variant == "v1" else mixture),
     }
 
 
@@ -291,7 +349,9 @@ def _write_tokenizer(folder: Path) -> None:
     )
 
 
-def _weights(size: Size, dof: int, random: np.random.Generator) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _weights(
+    size: Size, joints: int, dof: int, variant: Variant, random: np.random.Generator
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
     def normal(*shape: int, gain: float = 1.0) -> NDArray[np.float32]:
         fan_in = int(np.prod(shape[1:]))
         return np.asarray(random.standard_normal(shape, np.float32) * np.float32(gain / np.sqrt(fan_in)))
@@ -326,11 +386,27 @@ def _weights(size: Size, dof: int, random: np.random.Generator) -> Iterator[tupl
     yield "model.embed_tokens.weight", normal(size.vocab, width, gain=float(np.sqrt(width)))
     # a head turned by slow rotations only: rows that are neighbours in time look at the same things
     slow = (np.arange(dim) % (dim // 2) >= dim // 4).astype(np.float32)
-    for layer in range(size.layers):
+    turned = np.tile(slow, size.heads)[:, np.newaxis]
+    for layer in range(size.layers) if variant != "v1" else ():
+        prefix = f"model.layers.{layer}."
+        for expert, (inner, each) in enumerate(((size.ffn, width), (size.action_ffn, size.action_width(variant)))):
+            # action tokens carry their actions in the first columns; their attention and expert leave those alone
+            free = np.arange(each) >= (joints if expert else 0)
+            untouched = free.astype(np.float32)[:, np.newaxis]
+            query = normal(size.heads * dim, each, gain=3) * turned
+            key, value = normal(size.kv_heads * dim, each, gain=3), normal(size.kv_heads * dim, each)
+            yield f"{prefix}input_layernorms.{expert}.weight", ones(each)
+            yield f"{prefix}self_attn.qkv_proj_experts.{expert}.weight", np.concatenate([query, key, value])
+            yield f"{prefix}self_attn.qkv_proj_experts.{expert}.bias", zeros((size.heads + 2 * size.kv_heads) * dim)
+            yield f"{prefix}self_attn.o_proj_experts.{expert}.weight", normal(each, size.heads * dim) * untouched
+            yield f"{prefix}post_attention_layernorms.{expert}.weight", ones(each)
+            yield f"{prefix}moe.experts.{expert}.gate_up_proj.weight", normal(2 * inner, each)
+            yield f"{prefix}moe.experts.{expert}.down_proj.weight", normal(each, inner) * untouched
+    for layer in range(size.layers) if variant == "v1" else ():
         prefix = f"model.layers.{layer}."
         yield prefix + "input_layernorm.weight", ones(width)
         yield prefix + "post_attention_layernorm.weight", ones(width)
-        q = normal(size.heads * dim, width, gain=3) * np.tile(slow, size.heads)[:, np.newaxis]
+        q = normal(size.heads * dim, width, gain=3) * turned
         yield prefix + "self_attn.q_proj.weight", q
         yield prefix + "self_attn.k_proj.weight", normal(size.kv_heads * dim, width, gain=3)
         yield prefix + "self_attn.v_proj.weight", normal(size.kv_heads * dim, width)
@@ -338,16 +414,21 @@ def _weights(size: Size, dof: int, random: np.random.Generator) -> Iterator[tupl
         yield prefix + "self_attn.k_proj.bias", zeros(size.kv_heads * dim)
         yield prefix + "self_attn.v_proj.bias", zeros(size.kv_heads * dim)
         # action tokens carry their actions in the first columns; attention and experts leave those alone
-        untouched = (np.arange(width) >= dof).astype(np.float32)[:, np.newaxis]
+        untouched = (np.arange(width) >= joints).astype(np.float32)[:, np.newaxis]
         yield prefix + "self_attn.o_proj.weight", normal(width, size.heads * dim) * untouched
         for expert, inner in enumerate((size.ffn, size.action_ffn)):
             name = f"{prefix}moe.experts.{expert}."
             yield name + "gate_proj.weight", normal(inner, width)
             yield name + "up_proj.weight", normal(inner, width)
             yield name + "down_proj.weight", normal(width, inner) * untouched
-    yield "model.norm.weight", ones(width)
-    yield "action_preprocessor.propri_proj.weight", normal(width, 2 * dof)
-    yield from _action_head(size, dof, random)
+    if variant == "v1":
+        yield "model.norm.weight", ones(width)
+    else:
+        yield "model.norms.0.weight", ones(width)
+        yield "model.norms.1.weight", ones(size.action_width(variant))
+    if variant != "mot-0.5":
+        yield "action_preprocessor.propri_proj.weight", normal(size.state_width(variant), 2 * dof)
+    yield from _action_head(size.action_width(variant), joints, dof, random)
 
 
 # velocity = RATE (target - x): ten Euler steps leave 0.4^10 of the noise, and four converge
@@ -356,68 +437,72 @@ TARGET = 0.5  # spread of the target over the scene's pictures, in the normalise
 LEVEL = 2.0  # magnitude of an action token's constant columns
 
 
-def _action_head(size: Size, dof: int, random: np.random.Generator) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _action_head(
+    width: int, joints: int, dof: int, random: np.random.Generator
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Layers that hand each action through unchanged, beside columns that do not depend on it.
 
     silu(a) - silu(-a) = a, so a pair of rows of ``w2`` and ``w3`` passes x. A large constant (the time embedding's
     slowest cosine is 1) fills the other columns, so that the final norm divides by nearly the same number whatever
     x is.
     """
-    width = size.hidden
     w1 = np.zeros((width, 2 * dof), np.float32)
-    w1[:dof, :dof] = np.eye(dof)
+    w1[:joints, :joints] = np.eye(joints)
     w2 = np.zeros((width, 2 * width), np.float32)
     w3 = np.zeros((width, width), np.float32)
-    for d in range(dof):
+    for d in range(joints):
         w2[2 * d, d], w2[2 * d + 1, d] = 1.0, -1.0
         w3[d, 2 * d], w3[d, 2 * d + 1] = 1.0, -1.0
     bright = 8.0
-    w2[2 * dof, 2 * width - 1] = bright
-    w3[dof:, 2 * dof] = random.choice(np.array([-LEVEL, LEVEL], np.float32), width - dof)
-    w3[dof:, 2 * dof] /= np.float32(bright / (1 + np.exp(-bright)))
+    w2[2 * joints, 2 * width - 1] = bright
+    w3[joints:, 2 * joints] = random.choice(np.array([-LEVEL, LEVEL], np.float32), width - joints)
+    w3[joints:, 2 * joints] /= np.float32(bright / (1 + np.exp(-bright)))
     yield "action_preprocessor.w1.weight", w1
     yield "action_preprocessor.w2.weight", w2
     yield "action_preprocessor.w3.weight", w3
     yield "action_preprocessor.action_proj_back.weight", np.zeros((dof, width), np.float32)
 
 
-def _reading(folder: Path, size: Size, dof: int, random: np.random.Generator) -> NDArray[np.float32]:
+def _reading(folder: Path, width: int, joints: int, dof: int, random: np.random.Generator) -> NDArray[np.float32]:
     """The head that reads velocities: minus RATE times the action, plus what best tells the scene's pictures apart.
 
     Runs the network on pictures of the scene, takes the main directions in which its answers differ, and gives each
     joint a random mixture of them, scaled to TARGET.
     """
-    engine = _core.Engine.load(str(folder))
+    engine = load_engine(folder)
     context = _core.Context(engine, max_tokens=1024)
     processor, tokenizer = ImageProcessor.load(folder), Tokenizer.load(folder)
     cameras = ("face_view", "wrist_view")
     horizon, number = 16, 24
-    answers = np.empty((number, horizon, size.hidden), np.float32)
+    answers = np.empty((number, horizon, width), np.float32)
+    mask = (np.arange(dof) < joints).astype(np.float32)
     magnitudes = []
     for i in range(number):
         pictures = processor.prepare([pattern(1.3 * i, 160, 120, seed) for seed in range(2)], [128, 128])
-        prompt = flow_prompt(cameras, "follow the block", horizon)
-        context.prefill(
-            tokenizer.layout(prompt, pictures.counts, cameras).ids[:-horizon],
-            pictures.pixel_values,
-            pictures.grids,
-            tokenizer.special_id(STATE),
-            random.uniform(-0.5, 0.5, dof).astype(np.float32),
-            np.ones(dof, np.float32),
-        )
+        state = random.uniform(-0.5, 0.5, joints).astype(np.float32)
+        told = STATE
+        if engine.config.is_state_text:
+            told = state_text(state, np.ones(joints), DEFAULT_STATE_BINS)
+        prompt = flow_prompt(cameras, "follow the block", horizon, state=told)
+        ids = tokenizer.layout(prompt, pictures.counts, cameras).ids[:-horizon]
+        if told == STATE:
+            token = tokenizer.special_id(STATE)
+            context.prefill(ids, pictures.pixel_values, pictures.grids, token, state, np.ones(joints, np.float32))
+        else:
+            context.prefill(ids, pictures.pixel_values, pictures.grids)
         still = np.zeros((horizon, dof), np.float32)
-        _, trace = context.denoise(still, np.ones_like(still), 1, trace=True)
+        _, trace = context.denoise(still, np.tile(mask, (horizon, 1)), 1, padding_action=np.zeros(dof), trace=True)
         answers[i] = trace["norm"]
-        magnitudes.append(np.sqrt((trace[f"layers.{size.layers - 1}"] ** 2).mean()))
-    features = answers[:, :, dof:].mean(axis=1)
+        magnitudes.append(np.sqrt((trace[f"layers.{engine.config.num_layers - 1}"] ** 2).mean()))
+    features = answers[:, :, joints:].mean(axis=1)
     middle = features.mean(axis=0)
     _, spread, directions = np.linalg.svd(features - middle, full_matrices=False)
     kept = 3
-    mixture = random.standard_normal((dof, kept))
+    mixture = random.standard_normal((joints, kept))
     mixture /= np.linalg.norm(mixture, axis=1, keepdims=True)
     reading = mixture @ (directions[:kept] / spread[:kept, np.newaxis] * np.sqrt(number))
     reading -= np.outer(reading @ middle, middle) / (middle @ middle)
-    back = np.empty((dof, size.hidden), np.float32)
-    back[:, :dof] = -RATE * np.mean(magnitudes) * np.eye(dof)
-    back[:, dof:] = RATE * TARGET * reading
+    back = np.zeros((dof, width), np.float32)
+    back[:joints, :joints] = -RATE * np.mean(magnitudes) * np.eye(joints)
+    back[:joints, joints:] = RATE * TARGET * reading
     return back

@@ -86,7 +86,7 @@ class Table:
             raise self.fail(key, f"is {value!r}, must be a non-empty text")
         return value
 
-    def choice(self, key: str, choices: Sequence[str], default: str) -> str:
+    def choice(self, key: str, choices: Sequence[str], default: str | None = None) -> str:
         """One of some words."""
         value = self.text(key, default)
         if value not in choices:
@@ -122,9 +122,9 @@ class Table:
             raise self.fail(key, f"is {value}, must be {low}..{high}")
         return value
 
-    def flag(self, key: str) -> bool:
+    def flag(self, key: str, default: bool | None = None) -> bool:
         """True or false."""
-        value = self.values.get(key)
+        value = self.values.get(key, default)
         if not isinstance(value, bool):
             raise self.fail(key, f"is {value!r}, must be true or false")
         return value

@@ -193,6 +193,7 @@ class ActionChunk:
         step: time between rows [s].
         observed_at: ``captured_at`` of the observation behind it, CLOCK_MONOTONIC [s].
         layout: what the columns mean; ``layout.width == dof``.
+        outside: share of the model's own values that lay beyond +-1, the range of its statistics [0..1].
 
     Raises:
         ConfigError: rows of the wrong type, shape or width, or not finite, or a step that is not positive.
@@ -202,6 +203,7 @@ class ActionChunk:
     step: float
     observed_at: float
     layout: DofLayout
+    outside: float = 0.0
 
     def __post_init__(self) -> None:
         rows = self.rows

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -141,14 +142,33 @@ class ConfigText {
 
 // --- the checkpoint ---
 
-// Dimensions of a "v1" network that is small but uses every feature: grouped heads, two windows per side, a
-// full-attention block, two experts of different width.
+// Dimensions of a network that is small but uses every feature: grouped heads, two windows per side, a
+// full-attention block, two experts of different width. As it stands a "v1" one; see `mixture`.
 struct TinyModel {
   std::int64_t hidden = 32, layers = 2, heads = 4, kv_heads = 2, head_dim = 8;
   std::int64_t text_inner = 48, action_inner = 24, vocab = 40;
   std::int64_t vision_depth = 2, vision_hidden = 16, vision_heads = 2, vision_inner = 20;
   bool is_head_tied = true;
   unsigned seed = 1;
+  std::int64_t action_stream = 0;  // width of the action expert; 0: shared attention
+  std::int64_t action_width = 0, state_width = 0, condition_width = 0;
+  bool is_adaptive = false, is_state_text = false;
+  std::vector<std::pair<std::string, std::string>> flags;  // more members of config.json
+
+  // attention and norms per expert, the action head narrower than its expert, the state than the stream
+  static TinyModel mixture() {
+    TinyModel model;
+    model.action_stream = 16;
+    model.action_width = 12;
+    model.state_width = 24;
+    return model;
+  }
+  static TinyModel adaptive() {
+    TinyModel model = mixture();
+    model.is_adaptive = true;
+    model.condition_width = 10;
+    return model;
+  }
   static constexpr std::int64_t kPatchWidth = 3 * 2 * 2 * 2;  // channels, frames, 2 x 2 px
   static constexpr std::int64_t kActionDim = 4, kStateDim = 5;
   static constexpr std::int64_t kVisionStart = 29, kImage = 30, kVideo = 31, kState = 33;
@@ -167,12 +187,13 @@ struct TinyModel {
                        {"hidden_act", "\"silu\""},
                        {"out_hidden_size", std::to_string(hidden)}});
   }
-  std::string expert_config(std::int64_t inner) const {
-    return join("{\"hidden_size\": ", hidden, ", \"intermediate_size\": ", inner,
+  std::string expert_config(std::int64_t inner, std::int64_t width = 0) const {
+    return join("{\"hidden_size\": ", width ? width : hidden, ", \"intermediate_size\": ", inner,
                 ", \"hidden_act\": \"silu\"}");
   }
   ConfigText config() const {
-    return ConfigText(
+    const std::int64_t stream = action_stream ? action_stream : hidden;
+    ConfigText config(
         {{"model_type", "\"qwen2_5_vl\""},
          {"hidden_size", std::to_string(hidden)},
          {"num_hidden_layers", std::to_string(layers)},
@@ -188,13 +209,22 @@ struct TinyModel {
          {"image_token_id", std::to_string(kImage)},
          {"video_token_id", std::to_string(kVideo)},
          {"num_experts", "2"},
-         {"experts", join("[", expert_config(text_inner), ", ", expert_config(action_inner), "]")},
-         {"dim_inputs", join("[", hidden, ", ", hidden, "]")},
+         {"experts", join("[", expert_config(text_inner), ", ", expert_config(action_inner, stream), "]")},
+         {"dim_inputs", join("[", hidden, ", ", stream, "]")},
          {"vision_config", vision_config().text()},
          {"dof_config", R"({"arm": 3, "gripper": 1})"},
          {"agent_pos_config", R"({"arm": 3, "gripper": 2})"},
-         {"attention_moe", "false"},
+         {"attention_moe", action_stream ? "true" : "false"},
          {"mlp_moe", "true"}});
+    if (action_stream) {
+      config.set("norm_moe", "true").set("noise_scheduler", R"({"s": 0.75})");
+      config.set("action_hidden_size", std::to_string(action_width));
+      config.set("state_hidden_size", std::to_string(state_width));
+      config.set("use_state_string_representation", is_state_text ? "true" : "false");
+    }
+    if (is_adaptive) config.set("use_adarms", "true").set("adarms_cond_dim", std::to_string(condition_width));
+    for (const auto& [key, value] : flags) config.set(key, value);
+    return config;
   }
 
   // names and shapes of everything the network needs, in no particular order
@@ -221,28 +251,53 @@ struct TinyModel {
     linear("visual.merger.mlp.0", merged, merged, true);
     linear("visual.merger.mlp.2", hidden, merged, true);
     add("model.embed_tokens.weight", {vocab, hidden});
-    add("model.norm.weight", {hidden});
+    const std::int64_t streams[] = {hidden, action_stream}, inners[] = {text_inner, action_inner};
+    const auto norm = [&](const std::string& name) {
+      if (!action_stream) return add(name + ".weight", {hidden});
+      add(name + "s.0.weight", {hidden});
+      if (is_adaptive) return linear(name + "s.1.dense", 3 * action_stream, condition_width, true);
+      add(name + "s.1.weight", {action_stream});
+    };
+    norm("model.norm");
     for (std::int64_t i = 0; i < layers; ++i) {
-      const std::string layer = join("model.layers.", i, ".");
-      add(layer + "input_layernorm.weight", {hidden});
-      add(layer + "post_attention_layernorm.weight", {hidden});
-      linear(layer + "self_attn.q_proj", heads * head_dim, hidden, true);
-      linear(layer + "self_attn.k_proj", kv_heads * head_dim, hidden, true);
-      linear(layer + "self_attn.v_proj", kv_heads * head_dim, hidden, true);
-      linear(layer + "self_attn.o_proj", hidden, heads * head_dim, false);
-      for (const auto& [expert, inner] : {std::pair{"0.", text_inner}, std::pair{"1.", action_inner}}) {
-        linear(layer + "moe.experts." + expert + "gate_proj", inner, hidden, false);
-        linear(layer + "moe.experts." + expert + "up_proj", inner, hidden, false);
-        linear(layer + "moe.experts." + expert + "down_proj", hidden, inner, false);
+      const std::string layer = join("model.layers.", i, "."), attn = layer + "self_attn.";
+      norm(layer + "input_layernorm");
+      norm(layer + "post_attention_layernorm");
+      for (int e = 0; e < (action_stream ? 2 : 1); ++e) {
+        const std::string ending = action_stream ? join("_proj_experts.", e) : "_proj";
+        linear(attn + "q" + ending, heads * head_dim, streams[e], true);
+        linear(attn + "k" + ending, kv_heads * head_dim, streams[e], true);
+        linear(attn + "v" + ending, kv_heads * head_dim, streams[e], true);
+        linear(attn + "o" + ending, streams[e], heads * head_dim, false);
+      }
+      for (int e = 0; e < 2; ++e) {
+        const std::string moe = layer + join("moe.experts.", e, ".");
+        const std::int64_t stream = action_stream ? streams[e] : hidden;
+        linear(moe + "gate_proj", inners[e], stream, false);
+        linear(moe + "up_proj", inners[e], stream, false);
+        linear(moe + "down_proj", stream, inners[e], false);
       }
     }
     if (!is_head_tied) add("lm_head.weight", {vocab, hidden});
-    linear("action_preprocessor.propri_proj", hidden, 2 * kStateDim, false);
-    linear("action_preprocessor.w1", hidden, 2 * kActionDim, false);
-    linear("action_preprocessor.w2", hidden, 2 * hidden, false);
-    linear("action_preprocessor.w3", hidden, hidden, false);
-    linear("action_preprocessor.action_proj_back", kActionDim, hidden, false);
+    const std::string head = "action_preprocessor.";
+    const std::int64_t a = action_stream ? action_width : hidden;
+    const std::int64_t with_mask = has_flag("proj_with_mask", "false") ? 1 : 2;
+    if (!is_state_text)
+      linear(head + "propri_proj", action_stream ? state_width : hidden, with_mask * kStateDim, false);
+    linear(head + "w1", a, with_mask * kActionDim, false);
+    if (is_adaptive) {
+      linear(head + "time_mlp_in", 14, a, true);
+      linear(head + "time_mlp_out", condition_width, 14, true);
+    } else {
+      linear(head + "w2", a, 2 * a, false);
+      linear(head + "w3", a, a, false);
+    }
+    linear(head + "action_proj_back", kActionDim, a, false);
     return out;
+  }
+
+  bool has_flag(std::string_view key, std::string_view value) const {
+    return std::count(flags.begin(), flags.end(), std::pair<std::string, std::string>(key, value)) > 0;
   }
 
   // random values of a size that keeps activations near one; norms around one
@@ -253,7 +308,8 @@ struct TinyModel {
       const std::int64_t fan_in = shape.size() > 1 ? num_elements(shape) / shape[0] : 100;
       std::vector<float> v =
           random_values(random, num_elements(shape), 1.7f / std::sqrt(static_cast<float>(fan_in)));
-      if (name.find("norm") != std::string::npos || name.find("ln_q") != std::string::npos)
+      const bool is_norm = name.find("norm") != std::string::npos || name.find("ln_q") != std::string::npos;
+      if (is_norm && name.find(".dense.") == std::string::npos)
         for (float& one : v) one += 1.0f;
       out.push_back({{name, "F32", shape, {}}, std::move(v)});
     }

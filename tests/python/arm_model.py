@@ -10,7 +10,7 @@ import numpy as np
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.policy import PolicyConfig
 from wallx_edge.scene import pattern
-from wallx_edge.synth import Dtype, synth
+from wallx_edge.synth import Dtype, Variant, synth
 from wallx_edge.types import Observation
 
 SO101 = load_embodiment("so101")
@@ -19,9 +19,9 @@ CAMERAS = ("face_view", "wrist_view")
 CONFIG = PolicyConfig(cameras=CAMERAS, resolution=128, horizon=16)
 
 
-def write(folder: Path, *, seed: int = 0, dtype: Dtype = "f32") -> Path:
+def write(folder: Path, *, seed: int = 0, dtype: Dtype = "f32", variant: Variant = "v1") -> Path:
     """Writes the checkpoint."""
-    synth("tiny", folder, REST_POSE, "so101", seed=seed, dtype=dtype)
+    synth("tiny", folder, REST_POSE, "so101", seed=seed, dtype=dtype, variant=variant)
     return folder
 
 

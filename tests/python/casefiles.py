@@ -24,11 +24,10 @@ _NAMES = {
 
 
 def linked_copy(source: Path, target: Path) -> Path:
-    """A folder whose files are links to another folder's; a file is replaced, never written through."""
+    """A folder of links to what is in another one; a file is replaced, never written through."""
     target.mkdir()
     for file in source.iterdir():
-        if file.is_file():
-            (target / file.name).symlink_to(file)
+        (target / file.name).symlink_to(file)
     return target
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[2]
 CASE1 = ROOT / "tests" / "golden" / "case1_flow_v1"
+CASES = tuple(sorted(path.parent for path in (ROOT / "tests" / "golden").glob("*/manifest.json")))
 
 _DTYPES = {
     "BOOL": "?",

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from leaks import Snapshot
-from wallx_edge.cameras import FolderCamera, OpenCvCamera, PatternCamera, VideoCamera, open_camera, pattern
+from wallx_edge.cameras import FolderCamera, OpenCvCamera, PatternCamera, VideoCamera, camera_opener, pattern
 from wallx_edge.errors import ConfigError, DeviceError
+from wallx_edge.tables import Table
 
 
 class FakeClock:
@@ -324,14 +325,18 @@ def test_the_pattern_camera_follows_the_clock(clock: FakeClock) -> None:
         camera.read()
 
 
+def table(values: dict[str, object], folder: Path | None = None, role: str = "face_view") -> Table:
+    return Table((folder or Path()) / "robot.toml", "camera[0]", {"role": role, **values})
+
+
 def test_a_table_opens_every_kind(folder: Path, video: Path, clock: FakeClock) -> None:
     tables: list[tuple[dict[str, object], type]] = [
         ({"kind": "pattern", "width": 64, "height": 48, "seed": 2}, PatternCamera),
         ({"kind": "folder", "path": str(folder), "rate": 5, "loop": False, "max_age": 0.3}, FolderCamera),
         ({"kind": "video", "path": video.name, "loop": True}, VideoCamera),
     ]
-    for table, kind in tables:
-        with open_camera(table, "left_wrist_view", base=video.parent, clock=clock) as camera:
+    for values, kind in tables:
+        with camera_opener(table(values, video.parent, "left_wrist_view"), clock=clock)() as camera:
             assert type(camera) is kind
             assert camera.name == "left_wrist_view"
             assert camera.read().captured_at == 100.0
@@ -339,49 +344,53 @@ def test_a_table_opens_every_kind(folder: Path, video: Path, clock: FakeClock) -
 
 def test_a_table_opens_a_device(video: Path) -> None:
     # opencv treats a file like a device that gives its frames as fast as they are asked for
-    with open_camera({"kind": "opencv", "device": str(video), "max_age": 60}) as camera:
+    with camera_opener(table({"kind": "opencv", "device": str(video), "max_age": 60}))() as camera:
         assert type(camera) is OpenCvCamera
         assert camera.read().image.shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize(
-    ("table", "message"),
+    ("values", "message"),
     [
-        ({}, "kind is missing, expected str"),
-        ({"kind": "webcam"}, "kind is 'webcam', expected opencv, video, folder or pattern"),
-        ({"kind": "pattern", "colour": 1, "age": 2}, "unknown keys: age, colour"),
-        ({"kind": "pattern", "max_age": 1.0}, "unknown keys: max_age"),
-        ({"kind": "pattern", "width": "640"}, "width is '640', expected int"),
-        ({"kind": "pattern", "width": True}, "width is True, expected int"),
-        ({"kind": "pattern", "width": 8}, "width is 8, expected 32 to 4096"),
-        ({"kind": "folder"}, "path is missing, expected str"),
-        ({"kind": "folder", "path": "x", "rate": 0}, r"rate is 0\.0, expected more than 0"),
-        ({"kind": "folder", "path": "x", "device": 0}, "unknown keys: device"),
+        ({}, "kind is None, must be a non-empty text"),
+        ({"kind": "webcam"}, "kind is 'webcam', must be one of opencv, video, folder, pattern"),
+        ({"kind": "pattern", "colour": 1}, "'colour' is not a known key; known are role, kind, width, height, seed"),
+        ({"kind": "pattern", "max_age": 1.0}, "'max_age' is not a known key"),
+        ({"kind": "pattern", "width": "640"}, "width is '640', must be a whole number"),
+        ({"kind": "pattern", "width": True}, "width is True, must be a whole number"),
+        ({"kind": "pattern", "width": 8}, "width is 8, must be 32..4096"),
+        ({"kind": "folder"}, "'path' is missing"),
+        ({"kind": "folder", "path": "x", "rate": 0}, "rate is 0 pictures per second, must be above 0"),
+        ({"kind": "folder", "path": "x", "rate": 1}, "raise the rate or max_age"),
+        ({"kind": "folder", "path": "x", "device": 0}, "'device' is not a known key"),
         ({"kind": "video", "path": "x", "max_age": float("nan")}, "max_age is nan"),
-        ({"kind": "video", "path": "x", "loop": 1}, "loop is 1, expected bool"),
-        ({"kind": "opencv"}, "device is missing, expected int or str"),
+        ({"kind": "video", "path": "x", "loop": 1}, "loop is 1, must be true or false"),
+        ({"kind": "opencv"}, "'device' is missing"),
         ({"kind": "opencv", "device": 1.5}, r"device is 1\.5"),
-        ({"kind": "opencv", "device": 0, "path": "x"}, "unknown keys: path"),
+        ({"kind": "opencv", "device": 0, "fps": 0}, "fps is 0 frames per second, must be above 0"),
+        ({"kind": "opencv", "device": 0, "path": "x"}, "'path' is not a known key"),
     ],
 )
-def test_a_wrong_table_is_refused(table: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"face_view.*{message}|pattern: {message}"):
-        open_camera(table, "face_view")
+def test_a_wrong_table_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"robot\.toml: camera\[0\]: {message}|camera 'face_view': .*{message}"):
+        camera_opener(table(values))
 
 
 def test_a_missing_device_is_named() -> None:
     pytest.importorskip("cv2")
+    opener = camera_opener(table({"kind": "opencv", "device": "/dev/video_none"}))
     with pytest.raises(DeviceError, match="'face_view': no such device: /dev/video_none"):
-        open_camera({"kind": "opencv", "device": "/dev/video_none"}, "face_view")
+        opener()
 
 
-@pytest.mark.parametrize("table", [{"kind": "opencv", "device": 0}, {"kind": "video", "path": "x.avi"}])
+@pytest.mark.parametrize("values", [{"kind": "opencv", "device": 0}, {"kind": "video", "path": "x.avi"}])
 def test_without_opencv_the_message_says_what_to_install(
-    table: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    values: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
+    opener = camera_opener(table(values))
     monkeypatch.setattr(importlib, "import_module", refuse)
     with pytest.raises(DeviceError, match=r"pip install 'wallx-edge\[camera\]'"):
-        open_camera(table, "face_view")
+        opener()

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import casefiles
 from arm_model import REST_POSE, write
-from golden import CASE1
-from wallx_edge import __version__
+from golden import CASE1, CASES, tensors
+from wallx_edge import __version__, _core
 from wallx_edge.cli import VERBS, main
 from wallx_edge.scene import pattern
 
@@ -152,7 +153,7 @@ def test_infer_gives_the_chunk_in_si(model: Path, picture: Path, capsys: Capture
         (["--state=1,a"], "--state '1,a': expected numbers"),
         (["--state="], "--state '': expected numbers"),
         (["--state=0,0,nan,0,0,0"], "got nan at [2]"),
-        (["--statistics=other"], "robot 'other' in the checkpoint; it has: so101"),
+        (["--statistics=other"], "no statistics for robot 'other' in the checkpoint"),
         (["--horizon=0"], "policy.horizon is 0"),
         (["--steps=0"], "policy.num_steps is 0"),
         (["--resolution=0"], "policy.resolution is 0"),
@@ -236,3 +237,51 @@ def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_inspect_says_how_a_checkpoint_is_asked(case: Path, capsys: Capture) -> None:
+    assert main(["inspect", str(case), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    manifest = json.loads((case / "manifest.json").read_text(encoding="utf-8"))
+    variant = next(v for v in _core.variants() if v.name == found["architecture"])
+    assert found["checkpoints"] == (variant.checkpoints or "none is published")
+    assert found["open_choices"] == variant.open_choices
+    assert found["settings"]["chunk"] == f"{manifest['horizon']} rows of {manifest['action_dim']}"
+    assert sum(slot["width"] for slot in found["action"]) == manifest["action_dim"]
+    if variant.is_state_text:
+        assert found["settings"]["told state"] == "text, 256 bins"
+    assert set(found["statistics"]["action"]) >= {manifest["robot"]}
+    assert main(["inspect", str(case)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    if (case / "norm_stats.json").exists():
+        real = sum(slot["width"] for slot in found["action"] if slot["name"] != "action_padding")
+        assert f"norm_stats from norm_stats.json, {real} of {manifest['action_dim']} columns of the action" in out
+    else:
+        assert "name one as policy.statistics" in out
+    relative = [slot["name"] for slot in found["action"] if slot["name"].endswith("_relative")]
+    assert found["settings"]["relative"] == (", ".join(relative) or "no slot")
+
+
+def test_inspect_lists_what_config_yml_has_and_is_not_read(tmp_path: Path, capsys: Capture) -> None:
+    folder = casefiles.linked_copy(CASES[1], tmp_path / "case")
+    casefiles.replace(folder / "config.yml", "hyperparams: {seed: 3}\ndata: {state_bins: 512, num_workers: 2}\n")
+    assert main(["inspect", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "config.yml has keys without effect here: data.num_workers, hyperparams" in out
+    assert "text, 512 bins" in out
+
+
+def test_many_sets_of_statistics_do_not_fill_the_terminal(tmp_path: Path, capsys: Capture) -> None:
+    folder = casefiles.linked_copy(CASE1, tmp_path / "case")
+    weights = dict(tensors("model"))
+    for robot in "abcdef":
+        for kind in ("action", "propri"):
+            for half in ("min", "delta"):
+                name = f"action_preprocessor.normalizer_{kind}.{half}"
+                weights[f"{name}.{robot}"] = weights[f"{name}.DobbE"]
+    casefiles.write_tensors(folder / "model.safetensors", weights)
+    assert main(["inspect", str(folder)]) == 0
+    assert "and statistics for c, d, e, f, x2_normal: see --json" in capsys.readouterr().out
+    assert main(["inspect", str(folder), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["statistics"]["state"]) == 8

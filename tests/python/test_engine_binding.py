@@ -101,10 +101,10 @@ def test_a_missing_file_is_named(file: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"attention_moe": True, "use_state_string_representation": True}, "this checkpoint is wall-oss-0.5"),
-        ({"attention_moe": True}, "this checkpoint is wall-oss-flow-0.1"),
-        ({"attention_moe": True, "use_adarms": True}, "this checkpoint is the adaptive-norm variant"),
-        ({"norm_moe": True, "mot_opt": True}, "this checkpoint is wall-oss-0.5"),
+        ({"attention_moe": True}, "norm_moe: no known variant"),
+        ({"norm_moe": True, "mot_opt": True}, "norm_moe: no known variant"),
+        ({"use_adarms": True}, "use_adarms: no known variant"),
+        ({"use_x_pred": True}, "use_x_pred: no known variant"),
         ({"model_type": "llama"}, "unknown architecture 'llama'"),
         ({"mlp_moe": False}, "mlp_moe"),
         ({"use_sliding_window": True}, "use_sliding_window"),
@@ -112,11 +112,11 @@ def test_a_missing_file_is_named(file: str, folder: Path) -> None:
         ({"num_key_value_heads": 3}, "num_key_value_heads: 3 does not divide num_attention_heads 4"),
         ({"dof_config": {}}, "dof_config: is empty"),
         ({"dof_config": {"a": 0}}, "dof_config: a has width 0"),
-        ({"dim_inputs": [128, 64]}, "dim_inputs: 64"),
+        ({"dim_inputs": [128, 64]}, "experts[1].hidden_size: 128, expected 64 as in dim_inputs"),
         ({"num_experts": 3}, "experts"),
     ],
 )
-def test_a_variant_that_does_not_run_is_refused_by_name(changes: dict[str, Any], text: str, folder: Path) -> None:
+def test_flags_that_no_variant_has_are_refused_by_name(changes: dict[str, Any], text: str, folder: Path) -> None:
     change_json(folder / "config.json", lambda config: config.update(changes))
     assert text in refused(folder)
 
@@ -194,7 +194,7 @@ def test_shapes_and_types_of_a_context(engine: _core.Engine) -> None:
     context = _core.Context(engine, 64)
     assert (context.length, context.max_tokens) == (0, 64)
     pixels = np.zeros((4, 1176), np.float32)
-    assert context.prefill([521, IMAGE, 522, 5], pixels, [[1, 2, 2]]) is None
+    assert context.prefill([521, IMAGE, 522, 5], pixels, [[1, 2, 2]]) == 0
     assert context.length == 4
     scores = context.logits()
     assert (scores.shape, scores.dtype) == ((856,), np.float32)
@@ -335,7 +335,8 @@ def test_computing_lets_other_threads_run(engine: _core.Engine) -> None:
     ids = np.arange(200)
     noise, mask = np.zeros((32, 20), np.float32), np.ones((32, 20), np.float32)
     calls: list[Callable[[], object]] = [
-        lambda: context.prefill(ids),
+        lambda: context.prefill(ids, reuse=False),
+        lambda: _core.TextDecoder(context, max_new_tokens=1).next(),
         lambda: context.denoise(noise, mask),
         lambda: _core.Engine.load(str(CASE1)),
     ]

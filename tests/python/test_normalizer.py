@@ -10,7 +10,8 @@ import pytest
 
 from golden import manifest, tensors
 from wallx_edge.errors import CheckpointError, ConfigError
-from wallx_edge.normalizer import Normalizer
+from wallx_edge.normalizer import Kind, Normalizer
+from wallx_edge.statistics import sources
 
 ROBOTS = manifest()["normalizer_names_for_norm_test"]
 MIN = "action_preprocessor.normalizer_action.min.x2_normal"
@@ -22,9 +23,14 @@ def statistics() -> dict[str, np.ndarray[Any, Any]]:
     return {name: array.copy() for name, array in tensors("model").items() if ".normalizer_" in name}
 
 
+def normalizer_of(tensors: dict[str, np.ndarray[Any, Any]], kind: Kind, robot: str) -> Normalizer:
+    (source,) = sources("no folder", tensors)
+    return source.normalizer(kind, robot, 20)
+
+
 @pytest.mark.parametrize(("row", "robot"), list(enumerate(ROBOTS)))
 def test_equals_the_reference(row: int, robot: str) -> None:
-    normalizer = Normalizer.from_statistics(statistics(), "action", robot, 20)
+    normalizer = normalizer_of(statistics(), "action", robot)
     expected = tensors("expected")
     x = tensors("inputs")["norm.x"][row]
     normalized = normalizer.normalize(x)
@@ -40,7 +46,7 @@ def test_equals_the_reference(row: int, robot: str) -> None:
 
 
 def test_the_state_equals_the_reference() -> None:
-    normalizer = Normalizer.from_statistics(statistics(), "propri", manifest()["robot"], 20)
+    normalizer = normalizer_of(statistics(), "propri", manifest()["robot"])
     np.testing.assert_allclose(
         normalizer.normalize(tensors("inputs")["state"]),
         tensors("expected")["proprio.normalized"],
@@ -50,7 +56,7 @@ def test_the_state_equals_the_reference() -> None:
 
 
 def test_the_final_action_equals_the_reference() -> None:
-    normalizer = Normalizer.from_statistics(statistics(), "action", manifest()["robot"], 20)
+    normalizer = normalizer_of(statistics(), "action", manifest()["robot"])
     np.testing.assert_allclose(
         normalizer.unnormalize(tensors("expected")["flow.x"][-1]),
         tensors("expected")["flow.action"][0],
@@ -68,37 +74,15 @@ def test_clamps_on_the_way_in_only() -> None:
 def test_action_and_state_statistics_are_kept_apart() -> None:
     changed = statistics()
     changed["action_preprocessor.normalizer_propri.min.x2_normal"] += 1
-    action = Normalizer.from_statistics(changed, "action", "x2_normal", 20)
-    propri = Normalizer.from_statistics(changed, "propri", "x2_normal", 20)
+    action = normalizer_of(changed, "action", "x2_normal")
+    propri = normalizer_of(changed, "propri", "x2_normal")
     assert not np.array_equal(action.minimum, propri.minimum)
-
-
-def test_an_absent_robot_lists_the_available_ones() -> None:
-    assert Normalizer.keys(statistics(), "action") == ("DobbE", "x2_normal")
-    with pytest.raises(ConfigError, match="robot 'so101' in the checkpoint; it has: DobbE, x2_normal"):
-        Normalizer.from_statistics(statistics(), "action", "so101", 20)
-    with pytest.raises(ConfigError, match="it has: none"):
-        Normalizer.from_statistics({}, "propri", "so101", 20)
-
-
-@pytest.mark.parametrize("width", [19, 21, 1])
-def test_another_width_is_refused_never_padded(width: int) -> None:
-    with pytest.raises(CheckpointError, match=rf"{MIN} has shape \(20,\), expected \({width},\)"):
-        Normalizer.from_statistics(statistics(), "action", "x2_normal", width)
-
-
-def test_half_a_statistic_is_refused() -> None:
-    changed = statistics()
-    del changed[DELTA]
-    with pytest.raises(CheckpointError, match=f"{DELTA} is missing"):
-        Normalizer.from_statistics(changed, "action", "x2_normal", 20)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        (DELTA, 0.0, r"delta\[7\] is 0\.0, expected more than 0"),
-        (DELTA, -1.0, r"delta\[7\] is -1\.0, expected more than 0"),
+        (DELTA, -1.0, r"delta\[7\] is -1\.0, expected 0 or more"),
         (DELTA, np.nan, r"delta\[7\] is nan, expected a finite"),
         (MIN, np.inf, r"min\[7\] is inf, expected a finite"),
     ],
@@ -106,19 +90,36 @@ def test_half_a_statistic_is_refused() -> None:
 def test_impossible_statistics_are_refused(name: str, value: float, message: str) -> None:
     changed = statistics()
     changed[name][7] = value
-    with pytest.raises(CheckpointError, match=f"action.x2_normal: {message}"):
-        Normalizer.from_statistics(changed, "action", "x2_normal", 20)
+    with pytest.raises(CheckpointError, match=rf"action.x2_normal \(the weights\): {message}"):
+        normalizer_of(changed, "action", "x2_normal")
 
 
-def test_a_delta_that_vanishes_in_float32_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"delta\[0\]"):
-        Normalizer(np.array([0.0]), np.array([1e-60]), "test")
+@pytest.mark.parametrize("delta", [0.0, 1e-60])
+def test_a_column_that_never_moved_stays_where_it_was(delta: float) -> None:
+    """As the reference: told as if it moved by 1, said as the one value that it had."""
+    normalizer = Normalizer(np.array([3.0, 0.0]), np.array([delta, 2.0]), "test")
+    assert normalizer.normalize(np.array([[3.0, 0.5], [3.25, 0.5], [2.0, 0.5], [9.0, 0.5]])).tolist() == [
+        [-1.0, -0.5],
+        [-0.5, -0.5],
+        [-1.0, -0.5],
+        [1.0, -0.5],
+    ]
+    assert normalizer.unnormalize(np.array([[0.7, 0.0], [-1.0, 0.0]])).tolist() == [[3.0, 1.0], [3.0, 1.0]]
+
+
+def test_filled_up_columns_are_between_0_and_1() -> None:
+    normalizer = Normalizer(np.array([-1.0]), np.array([2.0]), "test").filled_up(3)
+    assert normalizer.width == 3
+    assert normalizer.normalize(np.array([0.0, 0.0, 1.0])).tolist() == [0.0, -1.0, 1.0]
+    assert normalizer.unnormalize(np.array([0.0, -1.0, 1.0])).tolist() == [0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(
     ("minimum", "delta"),
     [
         (np.zeros((1, 2)), np.ones(2)),
+        (np.zeros((20, 26)), np.ones((20, 26))),
+        (np.zeros(()), np.ones(())),
         (np.zeros(2), np.ones(3)),
         (np.zeros(0), np.ones(0)),
         (np.zeros(2, np.int64), np.ones(2)),

@@ -12,16 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from golden import CASE1, manifest, tensors
+from golden import CASE1, CASES, manifest, read_safetensors, tensors
 from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.preprocess import ImageProcessor, resize_for_model
 from wallx_edge.prompts import (
+    PromptStyle,
     Tokenizer,
     TokenLayout,
     camera_label,
     expand_images,
     fast_prompt,
     flow_prompt,
+    state_bins,
+    state_text,
+    step_by_step_prompt,
     subtask_prompt,
     text_prompt,
 )
@@ -227,13 +231,22 @@ def test_a_start_index_that_disagrees_is_refused(tmp_path: Path) -> None:
         _ = Tokenizer.load(tmp_path).action_token_start_index
 
 
-def test_a_tokenizer_without_wall_oss_tokens_names_them(tmp_path: Path) -> None:
+def test_a_tokenizer_with_one_of_the_two_names_the_other(tmp_path: Path) -> None:
+    content = json.loads((CASE1 / "tokenizer.json").read_text(encoding="utf-8"))
+    content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] < 535]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"special token <\|action\|> is missing"):
+        Tokenizer.load(tmp_path).special_id("<|action|>")
+
+
+def test_a_plain_tokenizer_gets_the_two_tokens_where_the_reference_adds_them(tmp_path: Path) -> None:
     content = json.loads((CASE1 / "tokenizer.json").read_text(encoding="utf-8"))
     content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] < 534]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     plain = Tokenizer.load(tmp_path)
-    with pytest.raises(CheckpointError, match=r"special token <\|propri\|> is missing"):
-        plain.special_id("<|propri|>")
+    assert (plain.special_id("<|propri|>"), plain.special_id("<|action|>"), plain.num_tokens) == (534, 535, 536)
+    prompt = flow_prompt(CAMERAS, TASK, 32)
+    np.testing.assert_array_equal(plain.encode(prompt), Tokenizer.load(CASE1).encode(prompt))
     with pytest.raises(CheckpointError, match="no action tokens"):
         _ = plain.action_token_start_index
 
@@ -314,3 +327,144 @@ def test_two_cameras_at_full_size(real: Tokenizer) -> None:
     # everything but pictures and actions stays as many tokens as before the pictures were expanded
     words = len(real.encode(prompt)) - 2 - 32
     assert len(ids) == words + 126 + 32
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution", "num_cameras", "images", "others"),
+    [
+        # the reference's table: one picture of each kind, and prompts of its three cameras
+        ((480, 640), 256, 1, 63, None),
+        ((256, 256), 256, 1, 81, None),
+        ((480, 640), 448, 1, 192, None),
+        ((448, 448), 448, 1, 256, None),
+        ((256, 256), 256, 2, 162, None),
+        ((480, 640), 256, 3, 189, (60, 80)),
+        ((480, 640), 448, 3, 576, (60, 80)),
+        ((448, 448), 448, 3, 768, (60, 80)),
+    ],
+)
+def test_token_counts_at_full_size(
+    size: tuple[int, int],
+    resolution: int,
+    num_cameras: int,
+    images: int,
+    others: tuple[int, int] | None,
+    real: Tokenizer,
+) -> None:
+    cameras = ("face_view", "left_wrist_view", "right_wrist_view")[:num_cameras]
+    pictures = ImageProcessor.load(CASE1).prepare(
+        [np.zeros((*size, 3), np.uint8)] * num_cameras, [resolution] * num_cameras
+    )
+    assert sum(pictures.counts) == images
+    prompt = flow_prompt(cameras, "put the white mug on the plate", 32)
+    ids = real.layout(prompt, pictures.counts, cameras).ids
+    if others is not None:  # text and the state's token
+        assert others[0] <= len(ids) - images - 32 <= others[1]
+    numbers = state_text(np.linspace(-0.9, 0.9, 20), np.ones(20), 256)
+    prompt = flow_prompt(cameras, "put the white mug on the plate", 32, state=numbers)
+    longer = real.layout(prompt, pictures.counts, cameras)
+    assert 60 <= len(longer.ids) - len(ids) <= 90
+    # a number is its digits, and each number but the first a space
+    assert len(longer.ids) - len(ids) + 1 == len(numbers)
+
+
+# --- every published variant
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_prompts_of_every_case_equal_the_reference(case: Path) -> None:
+    said = json.loads((case / "manifest.json").read_text(encoding="utf-8"))
+    config = json.loads((case / "config.json").read_text(encoding="utf-8"))
+    inputs, expected = (read_safetensors(case / f"{name}.safetensors") for name in ("inputs", "expected"))
+    state = "<|propri|>"
+    if config.get("use_state_string_representation"):
+        mask = inputs["agent_pos_mask"].reshape(-1)
+        state = state_text(expected["proprio.normalized"].reshape(-1), mask, said["state_bins"])
+    # one case begins with the robot's description and calls cameras by their bare names, as the newer server does
+    bare = PromptStyle({}, "Rel EEF")
+    style = bare if "Action Space: Rel EEF" in said["flow_prompt"] else PromptStyle()
+    prompt = flow_prompt(said["camera_order"], said["instruction"], said["horizon"], state=state, style=style)
+    assert prompt == said["flow_prompt"]
+    if "prefix_template" in said:
+        assert fast_prompt(said["camera_order"], said["instruction"], style=style) == said["prefix_template"]
+        asked_style = PromptStyle(style.labels)
+        asked_prompt = subtask_prompt(said["camera_order"], said["instruction"], style=asked_style)
+        assert asked_prompt == said["text_prompt"]
+    counts = [int(grid.prod()) // 4 for grid in expected["pre.image_grid_thw"]]
+    tokenizer = Tokenizer.load(case)
+    ids = tokenizer.layout(prompt, counts, said["camera_order"]).ids
+    np.testing.assert_array_equal(ids, expected["tok.flow.input_ids"][0])
+    if "prefix_length" in said:
+        assert len(ids) - said["horizon"] == said["prefix_length"]
+        asked = tokenizer.layout(asked_prompt, counts, said["camera_order"])
+        np.testing.assert_array_equal(asked.ids, expected["text.prompt_ids"][0])
+
+
+def test_one_case_tells_its_state_as_text() -> None:
+    (case,) = (c for c in CASES if "proprio.bins" in read_safetensors(c / "expected.safetensors"))
+    inputs, expected = (read_safetensors(case / f"{name}.safetensors") for name in ("inputs", "expected"))
+    bins = state_bins(expected["proprio.normalized"], 256)
+    np.testing.assert_array_equal(bins, expected["proprio.bins"])
+    mask = inputs["agent_pos_mask"].reshape(-1)
+    assert state_text(expected["proprio.normalized"].reshape(-1), mask, 256) == "227 15 133 216 145 224 250 121"
+
+
+def test_bins_of_the_state() -> None:
+    values = np.array([-1.0, -0.75, -0.5, np.nextafter(-0.5, -1), 0.0, np.nextafter(0.0, -1), 0.999, 1.0])
+    assert state_bins(values, 4).tolist() == [0, 0, 1, 0, 2, 1, 3, 3]
+    assert state_text(values[:3], np.array([1, 0, 1.0]), 2) == "0 0"
+    # the edges are float64, whatever the values are: float32's 0.2 lies above the edge at 0.2
+    assert state_bins(np.array([0.2], np.float32), 10).tolist() == [6]
+    random = np.random.default_rng(8).uniform(-1, 1, 4000).astype(np.float32)
+    for bins in (2, 3, 255, 256, 512, 1000):
+        found = state_bins(random, bins)
+        assert (found >= 0).all()
+        assert (found < bins).all()
+        edges = np.linspace(-1, 1, bins + 1)
+        assert (edges[found] <= random).all()
+        assert (random < edges[found + 1]).all()
+
+
+@pytest.mark.parametrize("values", [[1.0000001], [-1.5], [np.nan], [np.inf]])
+def test_a_state_out_of_range_has_no_bin(values: list[float]) -> None:
+    with pytest.raises(ConfigError, match="expected -1 to 1"):
+        state_bins(np.array(values), 256)
+
+
+def test_a_state_without_anything_in_it_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected 2 or more"):
+        state_text(np.zeros(3), np.ones(3), 1)
+    for values, mask in ((np.zeros(3), np.zeros(3)), (np.zeros(3), np.ones(2)), (np.zeros((1, 3)), np.ones((1, 3)))):
+        with pytest.raises(ConfigError, match="state as text"):
+            state_text(values, mask, 256)
+    with pytest.raises(ConfigError, match="a special token"):
+        flow_prompt(["face_view"], "go", 3, state="1 <|action|>")
+
+
+def test_labels_may_be_the_checkpoint_s_own() -> None:
+    style = PromptStyle({"face_view": "left eye"})
+    prompt = subtask_prompt(["face_view", "right_wrist_view"], "go", style=style)
+    # the reference calls a camera that its mapping leaves out by its bare name
+    assert "Observation: left eye: <|vision_start|>" in prompt
+    assert " right_wrist_view: <|vision_start|>" in prompt
+    with pytest.raises(ConfigError, match="camera label contains"):
+        subtask_prompt(["face_view"], "go", style=PromptStyle({"face_view": "<|image_pad|>"}))
+
+
+@pytest.mark.parametrize("space", ["Abs EEF", "Rel EEF"])
+def test_the_embodied_prologue(space: Any) -> None:
+    style = PromptStyle({"face_view": "eye"}, space)
+    prompt = flow_prompt(["face_view", "left_wrist_view", "table_view"], "go", 1, style=style)
+    assert prompt.startswith(
+        "<|im_start|>system\nYou are an embodied vision-language-action model controlling a robot with language "
+        f"instructions.\nCamera Setup: front view, left wrist view, table view\nAction Space: {space}\n<|im_end|>\n"
+        "<|im_start|>user\nObservation: eye: <|vision_start|>"
+    )
+
+
+def test_the_step_by_step_question() -> None:
+    assert step_by_step_prompt(1, "move the red block in the plate with same color") == text_prompt(
+        1, "To move the red block in the plate with same color, what should you do next? Think step by step."
+    )
+    with pytest.raises(ConfigError, match="goal is empty"):
+        step_by_step_prompt(1, " ")

@@ -101,8 +101,8 @@ def test_a_full_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert config.execute_rows == 9
     assert list(config.cameras) == ["wrist_view", "face_view"]
-    assert config.cameras["wrist_view"] == {"kind": "opencv", "device": 2}
-    assert config.cameras["face_view"] == {"kind": "folder", "path": "pictures"}
+    assert config.cameras["wrist_view"].values == {"role": "wrist_view", "kind": "opencv", "device": 2}
+    assert config.cameras["face_view"].values == {"role": "face_view", "kind": "folder", "path": "pictures"}
 
 
 def test_defaults_and_relative_paths(tmp_path: Path) -> None:
@@ -112,7 +112,33 @@ def test_defaults_and_relative_paths(tmp_path: Path) -> None:
     assert config.checkpoint == tmp_path / "model"
     assert (config.bus, config.rate_hz) == (BusConfig("serial", "/dev/ttyACM0", 1_000_000), 200.0)
     assert config.policy == PolicyConfig(cameras=("face_view",))
-    assert config.execute_rows == 24
+    assert config.execute_rows is None  # three quarters of whatever the checkpoint's horizon is
+
+
+def test_each_camera_may_have_its_own_resolution(tmp_path: Path) -> None:
+    text = MINIMAL.replace('"model"', '"model"\nresolution = {face_view = 448}')
+    assert load(tmp_path, text).policy.resolution == {"face_view": 448}
+
+
+def test_what_the_variants_leave_open_can_be_said(tmp_path: Path) -> None:
+    keys = 'time_scale = 0.999\nstate_bins = 512\nmasked = ["height", "head_actions"]\nhas_embodied_prologue = true\n'
+    policy = load(tmp_path, MINIMAL.replace('"model"', f'"model"\n{keys}camera_labels = {{face_view = "eye"}}')).policy
+    assert (policy.time_scale, policy.state_bins, policy.has_embodied_prologue) == (0.999, 512, True)
+    assert policy.masked == ("height", "head_actions")
+    assert policy.camera_labels == {"face_view": "eye"}
+    assert load(tmp_path, MINIMAL.replace('"model"', '"model"\ncamera_labels = {}')).policy.camera_labels == {}
+    for line, text in (
+        ("time_scale = 1.5", "policy.time_scale is 1.5"),
+        ("time_scale = 0", "time_scale is 0"),
+        ("state_bins = 1", "state_bins is 1, must be 2..65536"),
+        ('masked = "height"', "masked is 'height', must be a list of slot names"),
+        ("masked = [1]", "masked is [1]"),
+        ("has_embodied_prologue = 1", "has_embodied_prologue is 1, must be true or false"),
+        ('camera_labels = {side = "x"}', "'side' is not a known key"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path, MINIMAL.replace('"model"', f'"model"\n{line}'))
+        assert text in str(caught.value)
 
 
 def test_an_embodiment_with_a_slash_is_a_path_beside_the_file(tmp_path: Path) -> None:
@@ -169,10 +195,17 @@ def test_an_embodiment_with_a_slash_is_a_path_beside_the_file(tmp_path: Path) ->
         ('"model"', '"model"\nstep = 1.5', "policy: step is 1.5 s, must be at most 1 s"),
         ('"model"', '"model"\nnum_steps = 0', "policy: num_steps is 0"),
         ('"model"', '"model"\ntime_grid = "legacy"\nnum_steps = 1', "policy: num_steps is 1, must be 2..1000"),
-        ('"model"', '"model"\nattention = "both"', "policy: attention is 'both', must be one of bidirectional, causal"),
+        (
+            '"model"',
+            '"model"\nattention = "both"',
+            "policy: attention is 'both', must be one of checkpoint, bi",
+        ),
         ('"model"', '"model"\ntime_grid = "x"', "policy: time_grid is 'x'"),
         ('"model"', '"model"\nrope_layout = "x"', "policy: rope_layout is 'x'"),
-        ('"model"', '"model"\nexecute_rows = 33', "policy: execute_rows is 33, must be 1..32"),
+        ('"model"', '"model"\nhorizon = 32\nexecute_rows = 33', "policy: execute_rows is 33, must be 1..32"),
+        ('"model"', '"model"\nexecute_rows = 129', "policy: execute_rows is 129, must be 1..128"),
+        ('"model"', '"model"\nresolution = {side_view = 3}', "policy.resolution: 'side_view' is not a known key"),
+        ('"model"', '"model"\nresolution = {face_view = 0}', "policy.resolution: face_view is 0, must be 1..4096"),
         ('"model"', '"model"\nexecute_rows = 0', "policy: execute_rows is 0"),
         ('"model"', '"model"\nseed = -1', "policy: seed is -1"),
         # things that contradict each other

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 from arm_model import CONFIG, REST_POSE, SO101, look, write
 from golden import read_safetensors
 from wallx_edge import _core
+from wallx_edge.action_map import ActionMap
 from wallx_edge.errors import ConfigError
 from wallx_edge.policy import Policy
 from wallx_edge.prompts import Tokenizer
-from wallx_edge.synth import SIZES, SPREAD, synth, write_safetensors
+from wallx_edge.synth import HORIZON, SIZES, SPREAD, VARIANTS, synth, write_safetensors
 from wallx_edge.types import DofLayout
 
 TIMES = (0.0, 2.0, 4.5, 7.0, 11.0)
@@ -136,3 +138,48 @@ def test_written_tensors_are_read_back(dtype: Any, tmp_path: Path) -> None:
             assert got[name].shape == value.shape
             assert np.array_equal(got[name], value.astype(np.float16 if dtype == "f16" else np.float32))
     assert [p.name for p in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_published_variant_drives_the_arm(variant: Any, tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", variant=variant)
+    policy = Policy.load(folder, CONFIG)
+    assert policy.engine.config.architecture == variant
+    assert policy.engine.config.unknown_keys == []
+    # nothing but joints: the session finds every one of them
+    action_map = ActionMap(policy.action_layout, policy.state_layout, SO101)
+    low = np.array([joint.limits.min_position for joint in SO101.joints])
+    high = np.array([joint.limits.max_position for joint in SO101.joints])
+    chunks = [action_map.joint_rows(policy.act(look(t))) for t in TIMES]
+    for rows in chunks:
+        assert (rows >= low).all() and (rows <= high).all()
+        assert np.abs(rows - list(REST_POSE.values())).max() < 2 * SPREAD
+        assert np.abs(np.diff(rows, axis=0)).max() < 0.1
+    by_picture = np.ptp(np.stack([rows.mean(axis=0) for rows in chunks]), axis=0)
+    by_noise = np.ptp(np.stack([policy.act(look()).rows.mean(axis=0) for _ in TIMES]), axis=0)
+    assert (by_picture > 0.005).all()
+    assert (by_picture > 5 * by_noise).all()
+    # and the state reaches the chunk
+    moved = replace(look(), state=look().state + 0.1)
+    noise = np.zeros((CONFIG.horizon or 0, policy._action.width), np.float32)
+    assert np.abs(policy.act(moved, noise).rows - policy.act(look(), noise).rows).max() > 1e-5
+
+
+def test_the_files_are_those_of_the_published_variant(tmp_path: Path) -> None:
+    old, new = write(tmp_path / "old", variant="mot-0.1"), write(tmp_path / "new", variant="mot-0.5")
+    assert Policy.load(old, CONFIG).statistics == "so101"
+    assert not (old / "config.yml").exists()
+    policy = Policy.load(new, replace(CONFIG, horizon=None))
+    assert policy.config.horizon == HORIZON
+    assert (policy.statistics, policy.statistics_source) == ("norm_stats", "norm_stats.json")
+    assert policy.engine.config.action_dim == policy.engine.config.state_dim == 26
+    assert policy.action_layout.names == policy.state_layout.names == tuple(REST_POSE)
+    assert np.allclose(policy.middle_state(), list(REST_POSE.values()), atol=1e-6)
+
+
+def test_a_variant_nobody_published_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown variant 'mot-adarms'; there are: v1"):
+        write(tmp_path / "model", variant="mot-adarms")  # type: ignore[arg-type]
+    joints = {f"joint{i}": 0.0 for i in range(13)}
+    with pytest.raises(ConfigError, match="13 joints are too many for a hidden size of 32"):
+        synth("tiny", tmp_path / "model", joints, "many", variant="mot-0.5")

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "backend/cpu/vector.hpp"
 #include "backend/ops.hpp"
@@ -20,12 +21,12 @@ void rotate_head(float* head, std::int64_t head_dim, const float* cos, const flo
   }
 }
 
-// one head's keys and values, rows `stride` apart
+// one head's keys and values in one place, rows `stride` apart
 struct Keys {
   const float* key;
   const float* value;
   std::int64_t stride;
-  std::int64_t head_dim;
+  std::int64_t length;
 };
 
 // scores[0, length) = softmax(scale * scores)
@@ -54,50 +55,65 @@ WALLX_CLONES void softmax(float* scores, std::int64_t length, float scale) {
 
 // y[r] = sum over t of weight[r][t] value[t], Rows rows at a time so that a value is loaded once for them
 template <int Rows>
-WALLX_INLINE void weigh(const float* weights, std::int64_t length, const Keys& keys, float* y,
-                        std::int64_t y_stride) {
-  std::int64_t d = 0;
-  for (; d + kLanes <= keys.head_dim; d += kLanes) {
+WALLX_INLINE void weigh(const float* weights, std::int64_t length, std::span<const Keys> parts,
+                        std::int64_t head_dim, float* y, std::int64_t y_stride) {
+  for (std::int64_t d = 0; d < head_dim; d += kLanes) {
+    const std::int64_t width = std::min(kLanes, head_dim - d);
     Lanes acc[Rows] = {};
-    for (std::int64_t t = 0; t < length; ++t) {
-      Lanes v;
-      load(keys.value + t * keys.stride + d, v);
-      for (int r = 0; r < Rows; ++r) acc[r] += weights[r * length + t] * v;
+    std::int64_t first = 0;
+    for (const Keys& part : parts) {
+      const std::int64_t num = std::min(part.length, length - first);
+      for (std::int64_t t = 0; t < num; ++t) {
+        Lanes v;
+        const float* value = part.value + t * part.stride + d;
+        if (width == kLanes) {
+          load(value, v);
+        } else {
+          load_part(value, width, v);
+        }
+        for (int r = 0; r < Rows; ++r) acc[r] += weights[r * length + first + t] * v;
+      }
+      first += num;
     }
-    for (int r = 0; r < Rows; ++r) store(acc[r], y + r * y_stride + d);
-  }
-  for (; d < keys.head_dim; ++d)
     for (int r = 0; r < Rows; ++r) {
-      float total = 0;
-      for (std::int64_t t = 0; t < length; ++t)
-        total += weights[r * length + t] * keys.value[t * keys.stride + d];
-      y[r * y_stride + d] = total;
+      float sums[kLanes];
+      store(acc[r], sums);
+      std::copy_n(sums, width, y + r * y_stride + d);
     }
+  }
 }
 
-WALLX_CLONES void weigh_all(const float* weights, std::int64_t rows, std::int64_t length, const Keys& keys,
-                            float* y, std::int64_t y_stride) {
+WALLX_CLONES void weigh_all(const float* weights, std::int64_t rows, std::int64_t length, const Keys* parts,
+                            std::size_t num_parts, std::int64_t head_dim, float* y, std::int64_t y_stride) {
+  const std::span<const Keys> all(parts, num_parts);
   std::int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) weigh<4>(weights + r * length, length, keys, y + r * y_stride, y_stride);
-  for (; r < rows; ++r) weigh<1>(weights + r * length, length, keys, y + r * y_stride, y_stride);
+  for (; r + 4 <= rows; r += 4)
+    weigh<4>(weights + r * length, length, all, head_dim, y + r * y_stride, y_stride);
+  for (; r < rows; ++r) weigh<1>(weights + r * length, length, all, head_dim, y + r * y_stride, y_stride);
 }
 
 // softmax(q k^T / sqrt(head_dim)) v of one head; row r sees the first `visible` keys, or with is_causal
-// visible + r scratch (kAttentionRows x all keys)
-void attend(const float* q, std::int64_t q_stride, std::int64_t rows, const Keys& keys, std::int64_t visible,
-            bool is_causal, float* scratch, float* y, std::int64_t y_stride) {
-  const float scale = 1.0f / std::sqrt(static_cast<float>(keys.head_dim));
+// visible + r. scratch (kAttentionRows x all keys)
+void attend(const float* q, std::int64_t q_stride, std::int64_t rows, std::span<const Keys> parts,
+            std::int64_t head_dim, std::int64_t visible, bool is_causal, float* scratch, float* y,
+            std::int64_t y_stride) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   for (std::int64_t first = 0; first < rows; first += kAttentionRows) {
     const std::int64_t num = std::min(kAttentionRows, rows - first);
     const std::int64_t length = visible + (is_causal ? first + num - 1 : 0);
-    product(q + first * q_stride, q_stride, num, keys.key, keys.stride, length, keys.head_dim, scratch,
-            length);
+    std::int64_t at = 0;
+    for (const Keys& part : parts) {
+      const std::int64_t seen = std::min(part.length, length - at);
+      product(q + first * q_stride, q_stride, num, part.key, part.stride, seen, head_dim, scratch + at,
+              length);
+      at += seen;
+    }
     for (std::int64_t r = 0; r < num; ++r) {
       const std::int64_t seen = is_causal ? visible + first + r : length;
       softmax(scratch + r * length, seen, scale);
       std::fill(scratch + r * length + seen, scratch + (r + 1) * length, 0.0f);
     }
-    weigh_all(scratch, num, length, keys, y + first * y_stride, y_stride);
+    weigh_all(scratch, num, length, parts.data(), parts.size(), head_dim, y + first * y_stride, y_stride);
   }
 }
 
@@ -126,16 +142,22 @@ void rotate_and_cache(float* qkv, std::int64_t rows, std::int64_t num_heads, con
     }
 }
 
-void cache_attention(const float* qkv, const CacheAttention& shape, const CacheView& cache, float* scratch,
-                     float* y) {
-  const std::int64_t dim = cache.head_dim;
-  const std::int64_t stride = (shape.num_heads + 2 * cache.num_kv_heads) * dim;
-  const std::int64_t heads_per_kv = shape.num_heads / cache.num_kv_heads;
-  const std::int64_t visible = shape.position + (shape.is_causal ? 1 : shape.rows);
+void cache_attention(const float* qkv, const CacheAttention& shape, std::span<const CacheSegment> segments,
+                     float* scratch, float* y) {
+  const std::int64_t dim = shape.head_dim;
+  const std::int64_t stride = (shape.num_heads + 2 * shape.num_kv_heads) * dim;
+  const std::int64_t heads_per_kv = shape.num_heads / shape.num_kv_heads;
+  std::int64_t length = 0;
+  for (const CacheSegment& segment : segments) length += segment.length;
+  const std::int64_t visible = shape.is_causal ? length - shape.rows + 1 : length;
+  thread_local std::vector<Keys> parts;
   for (std::int64_t h = 0; h < shape.num_heads; ++h) {
-    const std::int64_t plane = h / heads_per_kv * cache.capacity * dim;
-    const Keys keys{cache.key + plane, cache.value + plane, dim, dim};
-    attend(qkv + h * dim, stride, shape.rows, keys, visible, shape.is_causal, scratch, y + h * dim,
+    parts.clear();
+    for (const CacheSegment& segment : segments) {
+      const std::int64_t plane = h / heads_per_kv * segment.capacity * dim;
+      parts.push_back({segment.key + plane, segment.value + plane, dim, segment.length});
+    }
+    attend(qkv + h * dim, stride, shape.rows, parts, dim, visible, shape.is_causal, scratch, y + h * dim,
            shape.num_heads * dim);
   }
 }
@@ -147,8 +169,9 @@ void segment_attention(const float* qkv, const std::int32_t* offsets, std::int64
     const std::int64_t begin = offsets[s], length = offsets[s + 1] - offsets[s];
     for (std::int64_t h = 0; h < num_heads; ++h) {
       const float* q = qkv + begin * 3 * width + h * head_dim;
-      const Keys keys{q + width, q + 2 * width, 3 * width, head_dim};
-      attend(q, 3 * width, length, keys, length, false, scratch, y + begin * width + h * head_dim, width);
+      const Keys keys{q + width, q + 2 * width, 3 * width, length};
+      attend(q, 3 * width, length, {&keys, 1}, head_dim, length, false, scratch,
+             y + begin * width + h * head_dim, width);
     }
   }
 }

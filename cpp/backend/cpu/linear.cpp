@@ -73,6 +73,12 @@ WALLX_CLONES void finish_gated(const float* gate, const float* up, std::int64_t 
 
 const float* at(const float* bias, std::int64_t column) { return bias ? bias + column : nullptr; }
 
+float inverse_rms(const float* row, std::int64_t width, float eps) {
+  double sum_squares = 0;
+  for (std::int64_t i = 0; i < width; ++i) sum_squares += static_cast<double>(row[i]) * row[i];
+  return 1.0f / std::sqrt(static_cast<float>(sum_squares / static_cast<double>(width)) + eps);
+}
+
 }  // namespace
 
 void linear(const float* x, std::int64_t rows, const Linear& layer, Activation activation,
@@ -112,12 +118,24 @@ void gated_linear(const float* x, std::int64_t rows, const Linear& gate, const L
 void rms_norm(const float* x, std::int64_t rows, std::int64_t width, const float* weight, float eps,
               float* y) {
   for (std::int64_t r = 0; r < rows; ++r) {
-    const float* from = x + r * width;
-    double sum_squares = 0;
-    for (std::int64_t i = 0; i < width; ++i) sum_squares += static_cast<double>(from[i]) * from[i];
-    const float scale = 1.0f / std::sqrt(static_cast<float>(sum_squares / static_cast<double>(width)) + eps);
-    for (std::int64_t i = 0; i < width; ++i) y[r * width + i] = from[i] * scale * weight[i];
+    const float scale = inverse_rms(x + r * width, width, eps);
+    for (std::int64_t i = 0; i < width; ++i) y[r * width + i] = x[r * width + i] * scale * weight[i];
   }
+}
+
+void adaptive_rms_norm(const float* x, std::int64_t rows, std::int64_t width, const float* modulation,
+                       float eps, float* y) {
+  const float* shift = modulation + width;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const float scale = inverse_rms(x + r * width, width, eps);
+    for (std::int64_t i = 0; i < width; ++i)
+      y[r * width + i] = x[r * width + i] * scale * (1.0f + modulation[i]) + shift[i];
+  }
+}
+
+void add_gated(const float* x, std::int64_t rows, std::int64_t width, const float* gate, float* y) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t i = 0; i < width; ++i) y[r * width + i] += x[r * width + i] * gate[i];
 }
 
 }  // namespace wallx

@@ -30,6 +30,15 @@ WALLX_INLINE void block(const Operands& o, std::int64_t row, std::int64_t column
       for (int c = 0; c < Columns; ++c) acc[r][c] += a * b[c];
     }
   }
+  if (k < o.depth) {  // in lanes too: the bits of a sum must not depend on the block that it stands in
+    Lanes b[Columns];
+    for (int c = 0; c < Columns; ++c) load_part(w + c * o.w_stride + k, o.depth - k, b[c]);
+    for (int r = 0; r < Rows; ++r) {
+      Lanes a;
+      load_part(x + r * o.x_stride + k, o.depth - k, a);
+      for (int c = 0; c < Columns; ++c) acc[r][c] += a * b[c];
+    }
+  }
   float totals[Rows * Columns];
   if constexpr (Rows * Columns == kLanes) {
     Lanes parts[kLanes], sums;
@@ -40,11 +49,7 @@ WALLX_INLINE void block(const Operands& o, std::int64_t row, std::int64_t column
     for (int i = 0; i < Rows * Columns; ++i) totals[i] = sum(acc[i / Columns][i % Columns]);
   }
   for (int r = 0; r < Rows; ++r)
-    for (int c = 0; c < Columns; ++c) {
-      float total = totals[r * Columns + c];
-      for (std::int64_t i = k; i < o.depth; ++i) total += x[r * o.x_stride + i] * w[c * o.w_stride + i];
-      o.y[(row + r) * o.y_stride + column + c] = total;
-    }
+    for (int c = 0; c < Columns; ++c) o.y[(row + r) * o.y_stride + column + c] = totals[r * Columns + c];
 }
 
 template <int Columns>

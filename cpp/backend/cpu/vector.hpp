@@ -23,6 +23,13 @@ typedef std::int32_t IntLanes __attribute__((vector_size(kLanes * sizeof(std::in
 WALLX_INLINE void load(const float* from, Lanes& lanes) { std::memcpy(&lanes, from, sizeof lanes); }
 WALLX_INLINE void store(const Lanes& lanes, float* to) { std::memcpy(to, &lanes, sizeof lanes); }
 
+// the first `count` lanes, zeros in the others
+WALLX_INLINE void load_part(const float* from, std::int64_t count, Lanes& lanes) {
+  float padded[kLanes] = {};
+  for (std::int64_t i = 0; i < count; ++i) padded[i] = from[i];
+  load(padded, lanes);
+}
+
 WALLX_INLINE float sum(const Lanes& lanes) {
   float total[kLanes];
   store(lanes, total);

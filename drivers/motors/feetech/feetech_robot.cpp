@@ -133,6 +133,17 @@ void FeetechRobot::disconnect() noexcept {
   line_.bus().close();
 }
 
+Result FeetechRobot::stop_wheels(TimePoint deadline) {
+  if (!line_.bus().is_open()) line_.bus().open();
+  std::vector<std::uint8_t> ids;
+  for (std::size_t i = 0; i < line_.size(); ++i)
+    if (is_wheel(i)) ids.push_back(line_.ids()[i]);
+  if (ids.empty()) return {};
+  const std::vector<std::uint8_t> still(ids.size() * kGoalSpeed.num_bytes, 0);
+  return line_.bus().transmit(
+      feetech::encode_sync_write(kGoalSpeed.address, kGoalSpeed.num_bytes, ids, still).bytes(), deadline);
+}
+
 void FeetechRobot::check_config(std::size_t joint, const Config& config) {
   const auto found = [&](const Register& row) { return get(row, config, kConfigAddress); };
   const auto mismatch = [&](const Register& row, const std::string& expected, const std::string& fix) {

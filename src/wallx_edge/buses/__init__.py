@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from wallx_edge.buses.adapter import Adapter
 from wallx_edge.buses.config import BusConfig, read_bus
 
-__all__ = ["BusConfig", "read_bus"]
+__all__ = ["Adapter", "BusConfig", "read_bus"]

@@ -49,8 +49,10 @@ class BusConfig:
     interface: str = ""
     adapter: str = ""
 
-    def core(self) -> _core.BusConfig:
-        """What :func:`wallx_edge._core.make_robot` takes."""
+    def core(
+        self, byte_mailbox: _core.ByteMailbox | None = None, can_mailbox: _core.CanMailbox | None = None
+    ) -> _core.BusConfig:
+        """What :func:`wallx_edge._core.make_robot` takes; with a mailbox, see :class:`wallx_edge.buses.Adapter`."""
         return _core.BusConfig(
             kind=self.kind,
             port=self.port,
@@ -58,6 +60,8 @@ class BusConfig:
             bit_rate=self.bit_rate,
             data_bit_rate=self.data_bit_rate,
             interface=self.interface,
+            byte_mailbox=byte_mailbox,
+            can_mailbox=can_mailbox,
         )
 
 

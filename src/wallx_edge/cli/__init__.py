@@ -20,13 +20,16 @@ __all__ = ["duration", "main"]
 VERBS = {
     "demo": "run the whole chain against an emulated arm and leave a plot and a summary",
     "run": "let a checkpoint drive a robot",
+    "estop": "stop a robot that another program drives, at once",
     "sim": "start an emulated arm behind a serial port",
+    "pull": "fetch a checkpoint from the hub",
     "hil": "walk a robot through the stages of a plan and leave evidence",
     "calibrate": "measure one unit's joints by hand, write its motors, verify and sign",
     "inspect": "show what a checkpoint is",
     "verify": "compare the engine with a golden case of the reference implementation",
     "synth": "write a random checkpoint for a robot's joints",
     "infer": "compute one action chunk from pictures",
+    "ask": "ask a question about pictures",
     "bench": "measure engine, loading and control loop",
 }
 

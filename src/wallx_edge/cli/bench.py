@@ -1,4 +1,4 @@
-"""wallx-edge bench: engine, loading, control loop and motor buses, measured on this computer."""
+"""wallx-edge bench: engine, loading, control loop and buses, measured on this computer."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -7,28 +7,32 @@ import argparse
 import json
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from wallx_edge import bench_sync_read, benchmark
+from wallx_edge import bench_sync_read, benchmark, bus_benchmark
+from wallx_edge.benchmark_loop import SETUPS, bench_loop
 from wallx_edge.cli import duration
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.synth import synth
 
-PARTS = ("engine", "load", "loop", "sync-read", "codecs")
+PARTS = ("engine", "load", "loop", "bus", "sync-read", "codecs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("part", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; all by default")
     parser.add_argument("--checkpoint", type=Path, help="for the engine; a synthetic tiny one by default")
-    parser.add_argument("--duration", type=duration, default=20.0, help="of the loop's run [s] (20)")
-    parser.add_argument("--rate", type=float, default=200.0, help="of the loop [1/s] (200)")
-    parser.add_argument("--busy", type=int, default=2, help="busy processes beside the loop (2)")
+    parser.add_argument("--setup", choices=sorted(SETUPS), help="robot of the loop; all of them by default")
+    parser.add_argument("--rate", type=float, help="of the loop [1/s]; the setup's own by default")
+    parser.add_argument("--blocks", type=int, default=5, help="of the loop, and as many of a bare one (5)")
+    parser.add_argument("--duration", type=duration, default=10.0, help="of a block [s] (10)")
+    parser.add_argument("--busy", type=int, default=2, help="busy Python threads beside the loop (2)")
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -37,15 +41,20 @@ def run(args: argparse.Namespace) -> int:
     for part in args.part:
         if part not in PARTS:
             raise ConfigError(f"unknown part {part!r}; there are: {', '.join(PARTS)}")
-    if not 20 <= args.rate <= 1000:
+    if args.rate is not None and not 20 <= args.rate <= 1000:
         raise ConfigError(f"--rate is {args.rate:g}, expected 20 to 1000 Hz")
     if not 0 <= args.busy <= 64:
-        raise ConfigError(f"--busy is {args.busy}, expected 0 to 64 processes")
+        raise ConfigError(f"--busy is {args.busy}, expected 0 to 64 threads")
+    if not 1 <= args.blocks <= 100:
+        raise ConfigError(f"--blocks is {args.blocks}, expected 1 to 100")
     console = Console(highlight=False, stderr=args.json)
     results: dict[str, Any] = {"machine": _machine()}
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         for part in args.part or PARTS:
+            if part == "loop":
+                results[part] = _loop(args, progress)
+                continue
             progress.add_task(part, total=None)
             if part == "engine":
                 results[part] = _engine(args.checkpoint)
@@ -56,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             elif part == "codecs":
                 results[part] = bench_sync_read.bench_codecs()
             else:
-                results[part] = benchmark.bench_loop(args.duration, args.rate, args.busy)
+                results[part] = bus_benchmark.bench_bus()
     if args.json:
         print(json.dumps(results, indent=1))
     else:
@@ -71,6 +80,16 @@ def _engine(checkpoint: Path | None) -> dict[str, Any]:
         joints = {joint.name: joint.rest_position for joint in load_embodiment("so101").joints}
         synth("tiny", Path(folder) / "synth-tiny", joints, "so101")
         return benchmark.bench_engine(Path(folder) / "synth-tiny")
+
+
+def _loop(args: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
+    found = []
+    for setup in [args.setup] if args.setup else SETUPS:
+        task = progress.add_task(f"loop, {SETUPS[setup].title}", total=args.blocks)
+        found.append(
+            bench_loop(setup, args.rate, args.blocks, args.duration, args.busy, partial(progress.advance, task))
+        )
+    return found
 
 
 def _machine() -> str:
@@ -89,8 +108,16 @@ def _print(console: Console, results: dict[str, Any]) -> None:
         for row in engine["rows"]:
             console.print(
                 f"  prefix {row['prefix_tokens']:5d} tokens: prefill {row['prefill_ms']:8.2f} ms, "
-                f"Euler step {row['step_ms']:7.3f} ms"
+                f"Euler step {row['step_ms']:7.3f} ms, text {row['text_tokens_per_s']:7.1f} tokens/s "
+                f"(slowest {row['longest_token_ms']:.2f} ms)",
+                soft_wrap=True,
             )
+        first = engine["rows"][0]
+        console.print(
+            f"  after a subtask's prompt on the same pictures: {engine['shared_tokens']} of {first['prefix_tokens']} "
+            f"tokens shared, prefill {engine['reused_prefill_ms']:.2f} ms instead of {first['prefill_ms']:.2f} ms",
+            soft_wrap=True,
+        )
         console.print(
             f"  a prefix {engine['prefix_ratio']:.1f} times as long makes a step {engine['step_ratio']:.2f} times as "
             f"long; computing it again in every step would make that {engine['recompute_ratio']:.0f} times",
@@ -108,16 +135,25 @@ def _print(console: Console, results: dict[str, Any]) -> None:
                 f"  {row['dtype']:5s} {row['fp32_mb']:7.1f} MB in fp32, peak grows by {row['growth_mb']:7.1f} MB: "
                 f"{row['ratio']:.2f} times; {row['load_s']:.2f} s"
             )
-    if loop := results.get("loop"):
+    for loop in results.get("loop", []):
         console.print(
-            f"\ncontrol loop, {loop['rate_hz']:.0f} Hz on an emulated arm, engine and {loop['busy_processes']} busy "
-            f"processes beside it\n"
-            f"  {loop['ticks']} ticks, SCHED_FIFO: loop {loop['loop_is_fifo']}, emulator {loop['emulator_is_fifo']}\n"
-            f"  late p50 {loop['lateness_p50_us']:.0f} us, p99 {loop['lateness_p99_us']:.0f} us, "
-            f"max {loop['lateness_max_us']:.0f} us; reading p50 {loop['read_p50_us']:.0f} us\n"
-            f"  overruns {loop['overrun_share']:.3%}, {loop['skipped_periods']} periods skipped, "
-            f"fresh feedback from every servo in {loop['fresh_share']:.3%}"
+            f"\ncontrol loop, {loop['title']}, {loop['rate_hz']:.0f} Hz, {loop['busy_threads']} busy Python threads "
+            f"beside it; medians of {loop['blocks']} blocks of {loop['block_s']:g} s, in turns with a bare loop\n"
+            f"  late p50 {loop['lateness_p50_us']:.0f} us, p99 {loop['lateness_p99_us']:.0f} us; bare loop "
+            f"{loop['bare_p50_us']:.0f} us, {loop['bare_p99_us']:.0f} us: p99 {loop['p99_ratio']:.2f} times\n"
+            f"  reading p50 {loop['read_p50_us']:.0f} us, overruns {loop['overrun_share']:.3%}, fresh feedback from "
+            f"every joint in {loop['fresh_share']:.3%}\n"
+            f"  calls for memory from the loop's thread in {loop['ticks']} ticks: {loop['allocations']} allocations, "
+            f"{loop['frees']} frees, {loop['mappings']} mappings; SCHED_FIFO: {loop['is_fifo']}",
+            soft_wrap=True,
         )
+    if buses := results.get("bus"):
+        console.print("\nbuses, eight bytes to another process and back, medians of interleaved blocks")
+        for row in buses:
+            if "left_out" in row:
+                console.print(f"  {row['transport']:26s} left out: {row['left_out']}", soft_wrap=True)
+            else:
+                console.print(f"  {row['transport']:26s} p50 {row['p50_us']:6.0f} us, p99 {row['p99_us']:6.0f} us")
     if sync := results.get("sync-read"):
         console.print(
             f"\nsync read of {sync['bytes']} bytes from {sync['servos']} emulated servos, {sync['wire_us']:.0f} us on "

@@ -37,10 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of the statistics",
     )
     parser.add_argument("--statistics", help="key of the statistics; the only one by default")
-    parser.add_argument("--resolution", type=int, default=256, help="long side of a picture [px] (256)")
-    parser.add_argument("--horizon", type=int, default=32, help="rows (32)")
+    parser.add_argument("--resolution", type=int, help="long side of a picture [px]; as the checkpoint says by default")
+    parser.add_argument("--horizon", type=int, help="rows; as the checkpoint says by default")
     parser.add_argument("--steps", type=int, default=10, help="Euler steps (10)")
-    parser.add_argument("--attention", choices=("bidirectional", "causal"), default="bidirectional")
+    parser.add_argument("--attention", choices=("checkpoint", "bidirectional", "causal"), default="checkpoint")
+    parser.add_argument("--fast", action="store_true", help="by FAST tokens, as wall-oss-fast acts, instead of flow")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         role, separator, path = item.partition("=")
         if not separator or not role or role in images:
             raise ConfigError(f"--image {item!r}: expected ROLE=FILE with a role of its own, as face_view=front.png")
-        images[role] = _picture(role, path)
+        images[role] = read_picture(f"--image {role}", path)
     config = PolicyConfig(
         cameras=tuple(images),
         resolution=args.resolution,
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     policy = Policy.load(args.checkpoint, config)
     observation = Observation(images, _state(args.state, policy), args.task, time.monotonic())
     begin = time.perf_counter()
-    chunk = policy.act(observation)
+    chunk = policy.act_fast(observation) if args.fast else policy.act(observation)
     elapsed = time.perf_counter() - begin
     if args.json:
         out = {
@@ -87,16 +88,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _picture(role: str, path: str) -> NDArray[np.uint8]:
+def read_picture(what: str, path: str) -> NDArray[np.uint8]:
+    """A picture file as 8-bit RGB, uint8   (height, width, 3)
+
+    Args:
+        what: its name in messages.
+        path: of the file.
+
+    Raises:
+        ConfigError: no such file, not a picture, or of a colour mode that would lose something.
+    """
     try:
         with Image.open(path) as picture:
             if picture.mode not in _MODES:
-                raise ConfigError(f"--image {role}: {path} has the colour mode {picture.mode}, expected 8-bit RGB")
+                raise ConfigError(f"{what}: {path} has the colour mode {picture.mode}, expected 8-bit RGB")
             return np.asarray(picture.convert("RGB"))
     except FileNotFoundError as error:
-        raise ConfigError(f"--image {role}: no such file: {path}") from error
+        raise ConfigError(f"{what}: no such file: {path}") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"--image {role}: {path} is not a picture: {error}") from error
+        raise ConfigError(f"{what}: {path} is not a picture: {error}") from error
 
 
 def _state(text: str | None, policy: Policy) -> NDArray[np.float64]:

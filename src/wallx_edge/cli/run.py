@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import argparse
 import signal
-from contextlib import ExitStack
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -13,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from wallx_edge import _core
 from wallx_edge.cameras import Camera
 from wallx_edge.cli import duration
 from wallx_edge.cli.live import LiveView
@@ -49,12 +54,31 @@ def run(args: argparse.Namespace) -> int:
         for shortfall in robot.loop.real_time["shortfalls"]:
             console.print(f"[bold yellow]not real time:[/] {shortfall}", soft_wrap=True)
         signals.stop(session)
+        if stack.enter_context(estop_key()):
+            console.print("the space bar is the e-stop; Ctrl-C holds")
         with LiveView(robot, args.duration, console) as view:
             session.run(args.duration, view)
     if signals.received:
         console.print(f"stopped by {signals.received[0].name}: the robot holds its last command")
         return 128 + signals.received[0]
     return 0
+
+
+@contextmanager
+def estop_key() -> Iterator[bool]:
+    """While it lasts, a space on the terminal is an e-stop; whether there is a terminal."""
+    file = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else -1
+    if file < 0:
+        yield False
+        return
+    before = termios.tcgetattr(file)
+    tty.setcbreak(file)
+    listener = _core.EstopListener(key_descriptor=file)
+    try:
+        yield True
+    finally:
+        del listener
+        termios.tcsetattr(file, termios.TCSADRAIN, before)
 
 
 class StopSignals:
@@ -98,9 +122,10 @@ def _show_match(
     console.print(f"robot       {robot.embodiment.name} on {config.bus.port}, {config.calibration}", soft_wrap=True)
     for role, camera in cameras.items():
         height, width, _ = camera.read().image.shape
-        console.print(f"camera      {role}: {config.cameras[role]['kind']}, {width} x {height} pixels")
+        console.print(f"camera      {role}: {config.cameras[role].text('kind')}, {width} x {height} pixels")
     rows = policy.config
-    console.print(f"chunk       {rows.horizon} rows, {rows.step:.4f} s apart, {config.execute_rows} of them played")
+    played = config.execute_rows or "three quarters"
+    console.print(f"chunk       {rows.horizon} rows, {rows.step:.4f} s apart, {played} of them played")
 
 
 def _show_chunk(console: Console, session: Session, robot: Robot) -> None:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from wallx_edge.embodiment import load_embodiment
-from wallx_edge.synth import SIZES, SPREAD, synth
+from wallx_edge.synth import SIZES, SPREAD, VARIANTS, synth
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to make")
     parser.add_argument("--embodiment", default="so101", help="robot whose joints the checkpoint moves (so101)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (0)")
+    parser.add_argument("--variant", choices=VARIANTS, default="v1", help="form of the network (v1); docs/variants.md")
     parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), default="f32", help="of the file (f32)")
 
 
@@ -23,10 +24,10 @@ def run(args: argparse.Namespace) -> int:
     """Writes the folder and says what it is not."""
     embodiment = load_embodiment(args.embodiment)
     rest_pose = {joint.name: joint.rest_position for joint in embodiment.joints}
-    synth(args.size, args.out, rest_pose, embodiment.name, seed=args.seed, dtype=args.dtype)
+    synth(args.size, args.out, rest_pose, embodiment.name, seed=args.seed, dtype=args.dtype, variant=args.variant)
     print(
-        f"{args.out}: random weights ({args.size}, {args.dtype}, seed {args.seed}) in the published v1 layout for "
-        f"{embodiment.name}: {', '.join(rest_pose)}, {SPREAD} rad around the rest pose.\n"
+        f"{args.out}: random weights ({args.size}, {args.dtype}, seed {args.seed}) in the published {args.variant} "
+        f"layout for {embodiment.name}: {', '.join(rest_pose)}, {SPREAD} rad around the rest pose.\n"
         "It is untrained: the arm moves with what the cameras show, and does no task."
     )
     return 0

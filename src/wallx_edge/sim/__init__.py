@@ -5,7 +5,7 @@ of the log is told in README.md beside this file.
 """
 # SPDX-License-Identifier: Apache-2.0
 
-from wallx_edge._emulator import FAULTS, ArmEmulator, Fault, ServoSetup
+from wallx_edge._emulator import FAULTS, ArmEmulator, CanArmEmulator, Fault, MotorSetup, ServoSetup
 from wallx_edge.sim.log import StateTrace, read_log, state_trace
 from wallx_edge.sim.process import SimProcess
 from wallx_edge.sim.program import add_arguments, run
@@ -14,7 +14,9 @@ from wallx_edge.sim.so101 import make_arm
 __all__ = [
     "FAULTS",
     "ArmEmulator",
+    "CanArmEmulator",
     "Fault",
+    "MotorSetup",
     "ServoSetup",
     "SimProcess",
     "StateTrace",

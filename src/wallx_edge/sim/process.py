@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,14 +36,28 @@ class SimProcess:
         seed: int = 0,
         drop: float = 0.0,
         corrupt: float = 0.0,
+        options: Sequence[str] = (),
         deadline: float = 30.0,
     ) -> None:
-        """Starts nothing yet. ``deadline``: how long start, command or orderly stop may take, each [s]."""
+        """Starts nothing yet.
+
+        Args:
+            robot: as ``wallx-edge sim`` knows it.
+            link: symbolic link to make for the port.
+            log: file of JSON lines.
+            calibration: of the emulated unit.
+            seed: of the injected faults.
+            drop: chance of an answer to be lost.
+            corrupt: chance of an answer to be damaged.
+            options: further arguments of ``wallx-edge sim``.
+            deadline: how long start, command or orderly stop may take, each [s].
+        """
         self._command = [sys.executable, "-m", "wallx_edge.sim", robot, "--json", "--until-stdin-closes"]
         self._command += ["--seed", str(seed), "--drop", str(drop), "--corrupt", str(corrupt)]
         for option, value in (("--link", link), ("--log", log), ("--calibration", calibration)):
             if value is not None:
                 self._command += [option, str(value)]
+        self._command += options
         self._deadline = deadline
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: Any = None

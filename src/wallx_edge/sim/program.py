@@ -11,19 +11,22 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 
-from wallx_edge._emulator import FAULTS, ArmEmulator
+from wallx_edge._emulator import FAULTS, ArmEmulator, CanArmEmulator
 from wallx_edge.errors import ConfigError
+from wallx_edge.sim import openarm
 from wallx_edge.sim.arm import EmulatedArm
 from wallx_edge.sim.koch import KOCH
 from wallx_edge.sim.so101 import SO101
 
-# the one table of emulated arms on a serial line
-ROBOTS: dict[str, EmulatedArm] = {arm.name: arm for arm in (SO101, KOCH)}
+# the one table of emulated arms
+ROBOTS: dict[str, EmulatedArm | ModuleType] = {"so101": SO101, "koch": KOCH, "openarm": openarm}
 
 COMMANDS = """commands, one a line on standard input; each is answered with one line, `ok` or `error: why`:
   fault KIND [ID|all] [VALUE]   make something go wrong    clear KIND [ID|all]   end it
   hand ID [SHARE]               a hand drags the joint to a share of its travel [0..1]; without one it lets go
+                                (serial servos only)
   quit                          stop
 kinds of fault (value, preset):
 """ + "\n".join(
@@ -45,6 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the injected faults")
     parser.add_argument("--drop", type=float, default=0.0, metavar="P", help="drop answers with probability P")
     parser.add_argument("--corrupt", type=float, default=0.0, metavar="P", help="change a byte with probability P")
+    parser.add_argument("--bus", choices=["slcan", "udp_multicast"], default="slcan", help="how a CAN robot is reached")
+    parser.add_argument("--group", default="239.74.163.2", help="of udp_multicast, with or without :PORT")
+    parser.add_argument("--interface", default="", metavar="NAME", help="network interface for udp_multicast")
+    parser.add_argument("--classic", action="store_true", help="a CAN line without FD")
     parser.add_argument("--json", action="store_true", help="report as JSON lines")
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop at the end of standard input")
 
@@ -66,9 +73,15 @@ def run(args: argparse.Namespace) -> int:
     calibration = robot.read_calibration(args.calibration) if args.calibration else robot.default_calibration()
     if args.write_calibration:
         robot.write_calibration(args.write_calibration, calibration)
-    arm = robot.make_arm(seed=args.seed, calibration=calibration)
     with _stop_signals() as stop_file:
-        arm.start(link=args.link, log=args.log)
+        arm: ArmEmulator | CanArmEmulator
+        if isinstance(robot, EmulatedArm):
+            arm = robot.make_arm(seed=args.seed, calibration=calibration)
+            arm.start(link=args.link, log=args.log)
+        else:
+            rate = 0 if args.classic else 5_000_000
+            arm = openarm.make_arm(seed=args.seed, calibration=calibration, data_bit_rate=rate)
+            arm.start(bus=args.bus, link=args.link, group=args.group, interface=args.interface, log=args.log)
         try:
             for kind, chance in (("drop", args.drop), ("corrupt", args.corrupt)):
                 if chance:
@@ -91,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def execute(arm: ArmEmulator, line: str) -> bool:
+def execute(arm: ArmEmulator | CanArmEmulator, line: str) -> bool:
     """Executes one command line; false: it was ``quit``.
 
     Raises:
@@ -108,6 +121,8 @@ def execute(arm: ArmEmulator, line: str) -> bool:
         raise ConfigError(f"command {line.strip()!r}: {name} takes {least} to {most} words")
     try:
         if name == "hand":
+            if isinstance(arm, CanArmEmulator):
+                raise ConfigError(f"command {line.strip()!r}: only joints with serial servos can be dragged")
             arm.hand(int(words[0]), float(words[1]) if len(words) > 1 else None)
             return True
         id = None if len(words) < 2 or words[1] == "all" else int(words[1])
@@ -121,7 +136,7 @@ def execute(arm: ArmEmulator, line: str) -> bool:
     return True
 
 
-def _serve(arm: ArmEmulator, stop_file: int, is_bound_to_stdin: bool, is_json: bool) -> None:
+def _serve(arm: ArmEmulator | CanArmEmulator, stop_file: int, is_bound_to_stdin: bool, is_json: bool) -> None:
     stdin = 0
     watched = [stop_file, stdin]
     pending = b""

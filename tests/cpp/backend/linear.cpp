@@ -179,4 +179,47 @@ TEST(rms_norm_of_zeros_is_zeros) {
   for (float v : y) CHECK_EQ(v, 0.0f);
 }
 
+TEST(adaptive_rms_norm_matches_plain_loops) {
+  std::mt19937 random(15);
+  Residual residue("adaptive_rms_norm", 1e-6);
+  for (std::int64_t rows : {1, 5})
+    for (std::int64_t width : {2, 30, 1024}) {
+      const Floats x = random_floats(random, rows * width, 3.0f),
+                   modulation = random_floats(random, 2 * width, 2.0f);
+      Floats y(x.size() + 1, kSentinel);
+      adaptive_rms_norm(x.data(), rows, width, modulation.data(), 1e-6f, y.data());
+      CHECK_EQ(y.back(), kSentinel);
+      y.pop_back();
+      Doubles expected;
+      for (std::int64_t r = 0; r < rows; ++r) {
+        double squares = 0;
+        for (double v : slice(x, r * width, width)) squares += v * v;
+        for (std::int64_t i = 0; i < width; ++i)
+          expected.push_back(x[static_cast<std::size_t>(r * width + i)] /
+                                 std::sqrt(squares / static_cast<double>(width) + 1e-6) *
+                                 (1.0 + modulation[static_cast<std::size_t>(i)]) +
+                             modulation[static_cast<std::size_t>(width + i)]);
+      }
+      residue.compare(std::to_string(width), y, expected);
+    }
+}
+
+TEST(add_gated_adds_each_column_by_its_gate) {
+  std::mt19937 random(16);
+  Residual residue("add_gated", 1e-6);
+  for (std::int64_t rows : {1, 5})
+    for (std::int64_t width : {1, 33}) {
+      const Floats x = random_floats(random, rows * width), gate = random_floats(random, width, 2.0f);
+      Floats y = random_floats(random, rows * width);
+      Doubles expected;
+      for (std::size_t i = 0; i < y.size(); ++i)
+        expected.push_back(y[i] + static_cast<double>(x[i]) * gate[i % gate.size()]);
+      y.push_back(kSentinel);
+      add_gated(x.data(), rows, width, gate.data(), y.data());
+      CHECK_EQ(y.back(), kSentinel);
+      y.pop_back();
+      residue.compare(std::to_string(width), y, expected);
+    }
+}
+
 }  // namespace wallx::test

@@ -54,15 +54,19 @@ TEST(dynamixel_a_tripped_watchdog_is_a_drive_error_until_enable_clears_it) {
   for (int i = 0; i < 12 && found.ok(); ++i) found = bench.read();
   CHECK(found.code == ErrorCode::drive_error);
   CHECK_EQ(found.detail, DynamixelRobot::kWatchdogTripped);
-  CHECK(found.joint >= 0);
+  REQUIRE(found.joint >= 0);
+  const auto joint = static_cast<std::size_t>(found.joint);
+  CHECK(bench.state.drive_health[joint] == DriveHealth::fault);
+  CHECK_EQ(int{bench.state.drive_error[joint]}, int{dynamixel::kErrorWatchdog});
+  for (int i = 0; i < 18; ++i)
+    CHECK(bench.read().ok());  // told once: who resets is not told again before enable()
+  CHECK(bench.state.drive_health[joint] == DriveHealth::ok);
   // goals are refused: nothing moves
   const double before = bench.arm->goal(0);
   row[0] += 0.005;
   (void)bench.send(row);
   bench.arm->advance(robot_contract::kTick);
   CHECK_EQ(bench.arm->goal(0), before);
-  while (!bench.read().ok()) {
-  }
   REQUIRE(bench.enable(bench.measured()).ok());
   CHECK(bench.cycles(30, bench.measured()).ok());
 }

@@ -1,9 +1,10 @@
-// ConfigTest: every variant that is not run is refused by name; impossible values never reach the network.
-// SPDX-License-Identifier: Apache-2.0
+// ConfigTest: flags choose the variant, and those that no variant has are refused by name; impossible values
+// never reach the network. SPDX-License-Identifier: Apache-2.0
 #include "model/config.hpp"
 
 #include "base/errors.hpp"
 #include "check.hpp"
+#include "model/variant.hpp"
 #include "tiny_checkpoint.hpp"
 
 namespace wallx::test {
@@ -34,8 +35,10 @@ struct Refused {
 // what the mixture-of-transformers checkpoints write beyond ours
 ConfigText mixture(const std::vector<std::pair<std::string, std::string>>& more) {
   ConfigText config = TinyModel().config();
-  config.set("attention_moe", "true").set("norm_moe", "true").set("action_hidden_size", "16");
-  config.set("dim_inputs", "[32, 16]");
+  config.set("attention_moe", "true").set("norm_moe", "true").set("action_hidden_size", "12");
+  config.set("dim_inputs", "[32, 16]").set("noise_scheduler", R"({"s": 0.75})");
+  config.set("experts",
+             join("[", TinyModel().expert_config(48), R"(, {"hidden_size": 16, "intermediate_size": 24}])"));
   for (const auto& [key, value] : more) config.set(key, value);
   return config;
 }
@@ -78,6 +81,10 @@ TEST(keys_that_may_be_absent_have_defaults) {
   const ModelConfig c = load(config);
   CHECK_EQ(c.head_dim, 8);
   CHECK(!c.is_head_tied);
+  for (const char* key : {"head_dim", "tie_word_embeddings", "num_experts", "dim_inputs", "attention_moe"})
+    config.set(key, "null");  // as absent
+  CHECK_EQ(load(config).head_dim, 8);
+  CHECK(load(config).expert_widths == (std::vector<std::int64_t>{32, 32}));
   ConfigText vision = TinyModel().vision_config();
   CHECK_EQ(load(with("vision_config", vision.erase("in_chans").text())).vision.in_channels, 3);
   CHECK_EQ(load(with("vision_config", vision.set("in_channels", "4").text())).vision.in_channels, 4);
@@ -87,7 +94,7 @@ TEST(every_missing_key_is_named) {
   for (const char* key :
        {"model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
         "rms_norm_eps", "rope_theta", "rope_scaling", "experts", "image_token_id", "video_token_id",
-        "vision_start_token_id", "vision_config", "agent_pos_config"})
+        "vision_start_token_id", "vision_config", "dof_config", "agent_pos_config"})
     CHECK_THROWS(load(TinyModel().config().erase(key)), CheckpointError, join(key, ": missing").c_str());
   for (const char* key :
        {"depth", "hidden_size", "num_heads", "intermediate_size", "patch_size", "temporal_patch_size",
@@ -101,34 +108,148 @@ TEST(every_missing_key_is_named) {
                "experts[1].hidden_size: missing");
 }
 
-TEST(variants_that_are_not_run_are_refused_by_name) {
-  CHECK_THROWS(load(mixture({{"mot_opt", "false"},
-                             {"use_adarms", "false"},
-                             {"use_state_string_representation", "true"},
-                             {"proj_with_mask", "true"}})),
-               CheckpointError, "this checkpoint is wall-oss-0.5");
-  // the published 0.5 has its slots elsewhere
-  CHECK_THROWS(load(mixture({{"mot_opt", "true"}}).erase("dof_config").erase("agent_pos_config")),
-               CheckpointError, "this checkpoint is wall-oss-0.5");
-  CHECK_THROWS(load(mixture({{"mot_opt", "true"}, {"use_adarms", "true"}})), CheckpointError,
-               "the adaptive-norm variant (use_adarms)");
-  CHECK_THROWS(load(mixture({{"causal_action_attention_mask", "true"}, {"state_hidden_size", "24"}})),
-               CheckpointError, "this checkpoint is wall-oss-flow-0.1");
-  CHECK_THROWS(load(mixture({})), CheckpointError, "it runs wall-oss-flow and wall-oss-fast");
-  CHECK_THROWS(load(with("norm_moe", "true")), CheckpointError, "norms per expert");
-  CHECK_THROWS(load(with("use_adarms", "true")), CheckpointError, "use_adarms");
-  // the head would predict the action itself, not its velocity
-  CHECK_THROWS(load(with("use_x_pred", "true")), CheckpointError, "use_x_pred");
+TEST(flags_choose_the_row_of_the_table) {
+  const struct {
+    std::vector<std::pair<std::string, std::string>> flags;
+    const char* name;
+  } cases[] = {
+      {{}, "mot-0.1"},
+      {{{"use_state_string_representation", "true"}}, "mot-0.5"},
+      {{{"use_adarms", "true"}, {"mot_opt", "true"}}, "mot-adarms"},
+      {{{"use_adarms", "true"}, {"use_state_string_representation", "true"}}, "mot-adarms"},
+  };
+  for (const auto& c : cases) {
+    const ModelConfig config = load(mixture(c.flags));
+    CHECK_EQ(config.architecture, c.name);
+    CHECK(config.has_expert_attention);
+    CHECK(config.does_pad_masked_dims);
+    CHECK_EQ(config.has_adaptive_norms, config.architecture == "mot-adarms");
+    CHECK_EQ(config.is_state_text, c.flags.size() > 0 && c.flags.back().first != "mot_opt");
+    CHECK_EQ(config.condition_width, config.has_adaptive_norms ? 12 : 0);
+  }
+  // every row is reached by some flags, and by its own name only
+  for (const Variant& variant : variants()) {
+    int found = variant.name == "v1";
+    for (const auto& c : cases) found += variant.name == c.name;
+    CHECK(found >= 1);
+  }
+}
+
+TEST(reads_what_sets_the_mixtures_apart) {
+  const ModelConfig c = load(mixture({{"state_hidden_size", "24"},
+                                      {"causal_action_attention_mask", "true"},
+                                      {"proj_with_mask", "false"},
+                                      {"use_x_pred", "true"},
+                                      {"use_adarms", "true"},
+                                      {"adarms_cond_dim", "10"}}));
+  CHECK(c.expert_widths == (std::vector<std::int64_t>{32, 16}));
+  CHECK_EQ(c.action_width, 12);
+  CHECK_EQ(c.state_width, 24);
+  CHECK_EQ(c.condition_width, 10);
+  CHECK(c.is_action_causal && !c.does_project_mask && c.does_predict_actions);
+  CHECK_EQ(c.time_scale, 0.75f);
+  CHECK_EQ(c.time_shift, 1.0f);
+  const ModelConfig plain = load(mixture({}));
+  CHECK(!plain.is_action_causal && plain.does_project_mask && !plain.does_predict_actions);
+  CHECK_EQ(plain.state_width, 32);
+  CHECK_EQ(load(mixture({{"noise_scheduler", R"({"s": 1, "time_shift": 3})"}})).time_shift, 3.0f);
+  CHECK_EQ(load(mixture({{"noise_scheduler", R"({"s": 1, "time_shift": null})"}})).time_shift, 1.0f);
+  CHECK_EQ(load(mixture({{"time_shift", "2"}})).time_shift, 2.0f);
+  // the widths may stand in the experts only
+  CHECK(load(mixture({}).erase("dim_inputs")).expert_widths == (std::vector<std::int64_t>{32, 16}));
+}
+
+// the first generation of the reference reads neither
+TEST(v1_takes_no_time_scale_from_its_config) {
+  const ModelConfig c = load(with("noise_scheduler", R"({"s": 0.75, "time_shift": 3})"));
+  CHECK_EQ(c.time_scale, 1.0f);
+  CHECK_EQ(c.time_shift, 1.0f);
+  CHECK(!c.does_pad_masked_dims);
+  CHECK(c.expert_widths == (std::vector<std::int64_t>{32, 32}));
+  CHECK_EQ(c.action_width, 32);
+}
+
+// wall-oss-0.5 has its slots elsewhere
+TEST(slots_may_come_from_the_caller) {
+  const ConfigText bare = mixture({}).erase("dof_config").erase("agent_pos_config");
+  CHECK(load(bare).dof.empty());
+  CHECK_EQ(load(bare).action_dim(), 0);
+  const TemporaryFolder folder;
+  folder.write("config.json", bare.text());
+  const Slots dof{{"hand", 3}, {"thumb", 2}}, agent_pos{{"hand", 7}};
+  const ModelConfig c = ModelConfig::load(folder.path(), dof, agent_pos);
+  CHECK(c.dof == dof && c.agent_pos == agent_pos);
+  // the caller's win over the file's
+  folder.write("config.json", mixture({}).text());
+  CHECK_EQ(ModelConfig::load(folder.path()).action_dim(), 4);
+  CHECK_EQ(ModelConfig::load(folder.path(), dof).action_dim(), 5);
+  CHECK_EQ(ModelConfig::load(folder.path(), dof).state_dim(), 5);
+  CHECK_THROWS(ModelConfig::load(folder.path(), {{"hand", 0}}), ConfigError, "hand has width 0");
+  CHECK_THROWS(ModelConfig::load(folder.path(), {}, {{"hand", 4097}}), ConfigError, "hand has width 4097");
+}
+
+// its config.yml, which the caller reads, also says how the state is told
+TEST(the_caller_may_say_that_the_state_is_text) {
+  const TemporaryFolder folder;
+  folder.write("config.json", mixture({}).text());
+  CHECK(!ModelConfig::load(folder.path()).is_state_text);
+  const ModelConfig text = ModelConfig::load(folder.path(), {}, {}, true);
+  CHECK(text.is_state_text);
+  CHECK_EQ(text.architecture, "mot-0.5");
+  folder.write("config.json", mixture({{"use_state_string_representation", "true"}}).text());
+  CHECK_EQ(ModelConfig::load(folder.path(), {}, {}, false).architecture, "mot-0.1");
+}
+
+TEST(the_horizon_is_the_flow_s) {
+  CHECK_EQ(load(mixture({})).horizon, 0);
+  CHECK_EQ(load(mixture({{"action_horizon", "32"}})).horizon, 32);
+  CHECK_EQ(load(mixture({{"action_horizon", "32"}, {"action_horizon_flow", "10"}})).horizon, 10);
+  CHECK_THROWS(load(mixture({{"action_horizon_flow", "0"}})), CheckpointError, "action_horizon_flow");
+}
+
+TEST(flags_that_no_variant_has_are_refused_by_name) {
+  CHECK_THROWS(load(with("norm_moe", "true")), CheckpointError, "norm_moe: no known variant");
+  CHECK_THROWS(load(mixture({{"norm_moe", "false"}})), CheckpointError, "norm_moe: no known variant");
+  CHECK_THROWS(load(with("use_adarms", "true")), CheckpointError, "use_adarms: no known variant");
+  CHECK_THROWS(load(with("use_x_pred", "true")), CheckpointError, "use_x_pred: no known variant");
+  CHECK_THROWS(load(with("mlp_moe", "false")), CheckpointError, "mlp_moe: false is no known variant");
+  CHECK_THROWS(load(mixture({{"use_flow_action_expert", "false"}})), CheckpointError,
+               "use_flow_action_expert: false is no known variant");
+  const Refused cases[] = {
+      {"dim_inputs", "[32, 34]", "experts[1].hidden_size: 16, expected 34 as in dim_inputs"},
+      {"dim_inputs", "[32]", "dim_inputs: 1 given, expected 2"},
+      {"dim_inputs", "[16, 16]", "experts[0].hidden_size: 32, expected 16 as in dim_inputs"},
+      {"dim_inputs", "[32, 12]", "experts[1].hidden_size: 16, expected 12 as in dim_inputs"},
+      {"action_hidden_size", "18", "action_hidden_size: 18 is outside [4, 16]"},
+      {"action_hidden_size", "7", "action_hidden_size: 7 is odd"},
+      {"action_hidden_size", "2", "action_hidden_size: 2 is outside"},
+      {"state_hidden_size", "34", "state_hidden_size: 34 is outside [4, 32]"},
+      {"noise_scheduler", "{}", "noise_scheduler.s: missing"},
+      {"noise_scheduler", "[]", "noise_scheduler.s: missing"},
+      {"noise_scheduler", R"({"s": 0})", "noise_scheduler.s: 0 is outside"},
+      {"noise_scheduler", R"({"s": 1.5})", "noise_scheduler.s: 1.5 is outside"},
+      {"noise_scheduler", R"({"s": 1, "time_shift": 0})", "noise_scheduler.time_shift: 0 is outside"},
+      {"attention_moe", "1", "attention_moe: expected a boolean"},
+  };
+  for (const Refused& c : cases) CHECK_THROWS(load(mixture({{c.key, c.value}})), CheckpointError, c.part);
+  for (const char* width : {"34", "15", "2"}) {
+    const std::string experts = join("[", TinyModel().expert_config(48), R"(, {"hidden_size": )", width,
+                                     R"(, "intermediate_size": 24}])");
+    CHECK_THROWS(load(mixture({{"experts", experts}}).erase("dim_inputs")), CheckpointError,
+                 "expected an even number from 4 to hidden_size 32 for the action expert");
+  }
+  CHECK_THROWS(load(mixture({}).erase("noise_scheduler")), CheckpointError, "noise_scheduler: missing");
+  CHECK_THROWS(load(mixture({{"use_adarms", "true"}, {"adarms_cond_dim", "0"}})), CheckpointError,
+               "adarms_cond_dim: 0 is outside");
 }
 
 TEST(other_networks_are_refused) {
   CHECK_THROWS(load(with("model_type", "\"llama\"")), CheckpointError, "unknown architecture 'llama'");
+  CHECK_THROWS(load(with("model_type", "\"llama\"")), CheckpointError, "wall-oss-flow-0.1, wall-oss-0.5");
   CHECK_THROWS(load(with("model_type", "\"qwen2_vl\"")), CheckpointError, "unknown architecture 'qwen2_vl'");
   CHECK_THROWS(load(with("model_type", "3")), CheckpointError, "model_type: expected a string");
   CHECK_THROWS(load(TinyModel().config().erase("experts").erase("mlp_moe")), CheckpointError,
-               "without experts and dof_config is not a WALL-OSS checkpoint");
-  CHECK_THROWS(load(TinyModel().config().erase("dof_config")), CheckpointError, "not a WALL-OSS checkpoint");
-  CHECK_THROWS(load(with("mlp_moe", "false")), CheckpointError, "mlp_moe: false");
+               "without experts is not a WALL-OSS checkpoint");
 }
 
 TEST(impossible_values_are_refused_with_their_bound) {
@@ -170,7 +291,7 @@ TEST(impossible_values_are_refused_with_their_bound) {
       {"experts", "[]", "experts: 0 given, expected 2"},
       {"experts", "{}", "experts: expected an array"},
       {"experts", "[1, 2]", "experts[0].intermediate_size: missing"},
-      {"dim_inputs", "[32, 16]", "dim_inputs: 16, expected hidden_size 32"},
+      {"dim_inputs", "[32, 16]", "experts[1].hidden_size: 32, expected 16 as in dim_inputs"},
       {"dim_inputs", "[32]", "dim_inputs"},
       {"dof_config", "{}", "dof_config: is empty"},
       {"dof_config", "[3]", "dof_config: expected an object"},
@@ -214,7 +335,7 @@ TEST(impossible_vision_values_are_refused_with_their_bound) {
 
 TEST(impossible_experts_are_refused) {
   CHECK_THROWS(load(with_expert(R"({"hidden_size": 16, "intermediate_size": 24})")), CheckpointError,
-               "experts[1].hidden_size: 16, expected hidden_size 32");
+               "experts[1].hidden_size: 16, expected 32 as in dim_inputs");
   CHECK_THROWS(load(with_expert(R"({"hidden_size": 32, "intermediate_size": 0})")), CheckpointError,
                "experts[1].intermediate_size: 0 is outside");
   CHECK_THROWS(load(with_expert(R"({"hidden_size": 32, "intermediate_size": 24, "hidden_act": "relu"})")),

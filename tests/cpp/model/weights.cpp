@@ -153,7 +153,7 @@ TEST(reads_shards_and_refuses_a_tensor_that_two_files_hold) {
   folder.write("model-00001-of-00002.safetensors", safetensors({floats("a", {1}, {1})}));
   folder.write("model-00002-of-00002.safetensors", safetensors({floats("b", {1}, {2})}));
   folder.write("optimizer.safetensors", "not looked at");
-  folder.write("model.safetensors.index.json", "not looked at");
+  folder.write("optimizer.safetensors.index.json", "not looked at");
   Weights weights(folder.path());
   CHECK_EQ(*weights.take("a", {1}), 1.0f);
   CHECK_EQ(*weights.take("b", {1}), 2.0f);

@@ -1,0 +1,158 @@
+// Contexts for Python: prefill, denoising, text.
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/context.hpp"
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include "base/errors.hpp"
+#include "bindings/core/arrays.hpp"
+#include "bindings/core/engine.hpp"
+#include "bindings/core/register.hpp"
+#include "engine/text_decoder.hpp"
+
+namespace wallx {
+namespace {
+
+FlowOptions to_options(std::int64_t num_steps, const std::string& attention, const std::string& time_grid) {
+  FlowOptions options;
+  options.num_steps = num_steps;
+  if (attention == "causal") {
+    options.attention = ActionAttention::causal;
+  } else if (attention == "bidirectional") {
+    options.attention = ActionAttention::bidirectional;
+  } else if (attention != "checkpoint") {
+    throw ConfigError("attention is '" + attention + "', expected 'checkpoint', 'bidirectional' or 'causal'");
+  }
+  if (time_grid == "legacy") {
+    options.time_grid = TimeGrid::legacy;
+  } else if (time_grid != "intervals") {
+    throw ConfigError("time_grid is '" + time_grid + "', expected 'intervals' or 'legacy'");
+  }
+  return options;
+}
+
+py::dict to_dict(const Trace& trace) {
+  py::dict out;
+  for (const auto& [name, array] : trace.arrays()) {
+    const auto width = static_cast<py::ssize_t>(array.width);
+    out[py::str(name)] = to_array(array.data, {static_cast<py::ssize_t>(array.data.size()) / width, width});
+  }
+  return out;
+}
+
+py::object prefill(Context& self, const py::object& ids_like, const py::object& pixels_like,
+                   const py::object& grids, std::int64_t state_token_id, const py::object& state_like,
+                   const py::object& mask_like, bool is_traced, bool reuse) {
+  const Integers ids = to_integers("ids", ids_like);
+  const Floats pixels = to_floats("pixels", pixels_like);
+  const Floats state = to_floats("state", state_like);
+  const Floats state_mask = to_floats("state_mask", mask_like);
+  const std::vector<Grid> parsed = to_grids(grids);
+  const Prompt prompt{view(ids), view(pixels), parsed, state_token_id, view(state), view(state_mask)};
+  Trace trace;
+  std::int64_t shared = 0;
+  {
+    py::gil_scoped_release release;
+    shared = self.prefill(prompt, is_traced ? &trace : nullptr, reuse);
+  }
+  if (is_traced) return to_dict(trace);
+  return py::int_(shared);
+}
+
+py::object denoise(Context& self, const py::object& noise_like, const py::object& mask_like,
+                   std::int64_t num_steps, const std::string& attention, const std::string& time_grid,
+                   const py::object& padding_like, std::optional<float> time_scale,
+                   std::optional<float> time_shift, bool is_traced) {
+  const Floats noise = to_floats("noise", noise_like);
+  const Floats dof_mask = to_floats("dof_mask", mask_like);
+  const Floats padding = padding_like.is_none() ? Floats(0) : to_floats("padding_action", padding_like);
+  FlowOptions options = to_options(num_steps, attention, time_grid);
+  options.padding_action = view(padding);
+  options.time_scale = time_scale;
+  options.time_shift = time_shift;
+  if (noise.ndim() != 2) throw ConfigError("noise must have shape (horizon, action_dim)");
+  if (!padding_like.is_none() && padding.size() == 0)
+    throw ConfigError("padding_action has 0 values, expected one for each dim");
+  std::vector<float> actions(noise.data(), noise.data() + noise.size());
+  const std::vector<py::ssize_t> shape{noise.shape(0), noise.shape(1)};
+  FlowSteps steps;
+  Trace trace;
+  {
+    py::gil_scoped_release release;
+    self.denoise(actions, view(dof_mask), shape[0], options, is_traced ? &steps : nullptr,
+                 is_traced ? &trace : nullptr);
+  }
+  const py::array_t<float> out = to_array(actions, shape);
+  if (!is_traced) return out;
+  py::dict traced = to_dict(trace);
+  const auto count = static_cast<py::ssize_t>(steps.times.size()) - 1;
+  traced["times"] = to_array(steps.times, {count + 1});
+  traced["t"] = to_array(std::vector<float>(steps.times.begin(), steps.times.end() - 1), {count});
+  traced["x"] = to_array(steps.x, {count + 1, shape[0], shape[1]});
+  traced["v"] = to_array(steps.v, {count, shape[0], shape[1]});
+  traced["v_raw"] = to_array(steps.v_raw, {count, shape[0], shape[1]});
+  if (!steps.condition.empty())
+    traced["condition"] =
+        to_array(steps.condition, {count, static_cast<py::ssize_t>(steps.condition.size()) / count});
+  return py::make_tuple(out, traced);
+}
+
+const char* to_name(TextEnd end) {
+  switch (end) {
+    case TextEnd::none:
+      return "none";
+    case TextEnd::stop:
+      return "stop";
+    case TextEnd::budget:
+      break;
+  }
+  return "budget";
+}
+
+}  // namespace
+
+void register_context(py::module_& m) {
+  py::class_<Context>(m, "Context", "The engine's state of one conversation.")
+      .def(py::init([](const Engine& engine, std::int64_t max_tokens, const std::string& rope_layout) {
+             return std::make_unique<Context>(engine.model, max_tokens, to_layout(rope_layout));
+           }),
+           py::arg("engine"), py::arg("max_tokens") = 2048, py::arg("rope_layout") = "hf")
+      .def_property_readonly("length", &Context::length)
+      .def_property_readonly("max_tokens", &Context::max_tokens)
+      .def_property_readonly("cache_bytes", &Context::cache_bytes)
+      .def("fork", &Context::fork)
+      .def("prefill", &prefill, py::arg("ids"), py::arg("pixels") = Floats(0), py::arg("grids") = Integers(0),
+           py::arg("state_token_id") = -1, py::arg("state") = Floats(0), py::arg("state_mask") = Floats(0),
+           py::kw_only(), py::arg("trace") = false, py::arg("reuse") = true)
+      .def("denoise", &denoise, py::arg("noise"), py::arg("dof_mask"), py::arg("num_steps") = 10,
+           py::arg("attention") = "checkpoint", py::arg("time_grid") = "intervals", py::kw_only(),
+           py::arg("padding_action") = py::none(), py::arg("time_scale") = py::none(),
+           py::arg("time_shift") = py::none(), py::arg("trace") = false)
+      .def("logits",
+           [](const Context& self) {
+             py::array_t<float> out(self.model().language().vocab_size());
+             const std::span<float> to{out.mutable_data(), static_cast<std::size_t>(out.size())};
+             py::gil_scoped_release release;
+             self.logits(to);
+             return out;
+           })
+      .def("decode", &Context::decode, py::arg("id"), py::call_guard<py::gil_scoped_release>());
+
+  py::class_<TextDecoder>(m, "TextDecoder", "Chooses one token after another.")
+      .def(py::init([](Context& context, std::int64_t max_new_tokens, std::vector<std::int64_t> stop_ids,
+                       float temperature, float top_p, std::uint64_t seed,
+                       std::optional<std::pair<std::int64_t, std::int64_t>> allowed_ids) {
+             TextOptions options{max_new_tokens, std::move(stop_ids), temperature, top_p, seed, 0, {}};
+             if (allowed_ids) std::tie(options.first_id, options.end_id) = *allowed_ids;
+             return std::make_unique<TextDecoder>(context, options);
+           }),
+           py::arg("context"), py::kw_only(), py::arg("max_new_tokens") = 100,
+           py::arg("stop_ids") = std::vector<std::int64_t>{}, py::arg("temperature") = 0.0f,
+           py::arg("top_p") = 1.0f, py::arg("seed") = 0, py::arg("allowed_ids") = py::none(),
+           py::keep_alive<1, 2>())
+      .def("next", &TextDecoder::next, py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("end", [](const TextDecoder& self) { return to_name(self.end()); });
+}
+
+}  // namespace wallx

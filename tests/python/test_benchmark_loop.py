@@ -1,0 +1,46 @@
+"""The loop's benchmark: what it counts is what happened."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pytest
+
+from wallx_edge import _core, benchmark_loop
+from wallx_edge.benchmark_loop import SETUPS, bench_loop
+from wallx_edge.cli import main
+from wallx_edge.errors import ConfigError
+
+
+def test_a_block_measures_both_loops_and_finds_no_call_for_memory() -> None:
+    blocks = 0
+
+    def count() -> None:
+        nonlocal blocks
+        blocks += 1
+
+    found = bench_loop("loopback", rate_hz=200.0, blocks=1, duration=0.5, threads=1, on_block=count)
+    assert blocks == 1
+    assert (found["rate_hz"], found["title"]) == (200.0, SETUPS["loopback"].title)
+    assert 10 <= found["ticks"] <= 150
+    assert found["lateness_p99_us"] >= found["lateness_p50_us"] > 0
+    assert found["p99_ratio"] == pytest.approx(found["lateness_p99_us"] / found["bare_p99_us"])
+    assert (found["allocations"], found["frees"], found["mappings"]) == (0, 0, 0)
+
+
+def test_calls_that_were_not_counted_are_an_error_and_not_a_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_loop, "_counting_library", lambda: "")
+    with pytest.raises(Exception, match="LD_PRELOAD had no effect"):
+        bench_loop("loopback", rate_hz=100.0, blocks=1, duration=0.2, threads=0)
+
+
+def test_the_bare_loop_counts_its_wake_ups() -> None:
+    run = _core.bare_loop(500.0, 0.1, priority=0)
+    assert run["lateness"].sum() == run["ticks"] > 0
+    with pytest.raises(ConfigError, match="priority is 100"):
+        _core.bare_loop(500.0, 0.1, priority=100)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--rate", "5"), ("--busy", "65"), ("--blocks", "0")])
+def test_impossible_options_are_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "loop", option, value]) == 1
+    assert f"{option} is {value}" in capsys.readouterr().err

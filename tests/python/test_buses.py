@@ -1,0 +1,193 @@
+"""Adapters behind the mailbox: pyserial and python-can move a loop's bytes and frames; what fails is told."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+import threading
+import tty
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+
+import can
+import numpy as np
+import pytest
+import serial
+
+from can_lines import PATIENCE, every_kind, exchange, pty_wire
+from live_arm import LiveArm
+from wallx_edge import _core
+from wallx_edge.bus_benchmark import bench_bus
+from wallx_edge.buses import Adapter, BusConfig
+from wallx_edge.errors import BusError, ConfigError
+from wallx_edge.robot import Robot
+
+# the first process that multiprocessing spawns brings a helper that stays, with its pipe: no leak of a test
+resource_tracker.ensure_running()
+
+
+@pytest.fixture
+def channel(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A virtual CAN channel of this test alone."""
+    yield f"wallx-{os.getpid()}-{request.node.name}"
+
+
+def virtual(channel: str) -> BusConfig:
+    return BusConfig("mailbox", channel, data_bit_rate=5_000_000, interface="virtual", adapter="python-can")
+
+
+def wait_until_closed(bus: _core.CanBus | _core.Bus) -> None:
+    with pytest.raises(BusError, match="bus closed"):
+        while True:
+            bus.receive(PATIENCE)
+
+
+def test_python_can_frames_both_ways(channel: str) -> None:
+    theirs = can.Bus(interface="virtual", channel=channel)
+    adapter = Adapter(virtual(channel))
+    try:
+        ours = _core.make_can_bus(adapter.config)
+        ours.open()
+        exchange(ours, theirs, every_kind())
+        assert adapter.num_dropped == 0
+        assert adapter.error is None
+    finally:
+        adapter.close()
+        theirs.shutdown()
+    wait_until_closed(ours)
+
+
+def test_remote_and_error_frames_do_not_reach_the_loop(channel: str) -> None:
+    theirs = can.Bus(interface="virtual", channel=channel)
+    adapter = Adapter(virtual(channel))
+    try:
+        ours = _core.make_can_bus(adapter.config)
+        ours.open()
+        theirs.send(can.Message(arbitration_id=1, is_remote_frame=True))
+        theirs.send(can.Message(is_error_frame=True))
+        theirs.send(can.Message(arbitration_id=3, is_extended_id=False))
+        assert [frame.id for frame in ours.receive(PATIENCE)] == [3]
+    finally:
+        adapter.close()
+        theirs.shutdown()
+
+
+def test_pyserial_bytes_both_ways() -> None:
+    with pty_wire() as (near, far):
+        adapter = Adapter(BusConfig("mailbox", near, adapter="pyserial"))
+        theirs = serial.Serial(far, 1_000_000, timeout=PATIENCE)
+        try:
+            ours = _core.make_bus(adapter.config)
+            ours.open()
+            every_byte = bytes(range(256))
+            ours.transmit(every_byte)
+            assert theirs.read(256) == every_byte
+            theirs.write(every_byte)
+            received = b""
+            while len(received) < 256:
+                received += ours.receive(PATIENCE)
+            assert received == every_byte
+        finally:
+            theirs.close()
+            adapter.close()
+
+
+def test_pyserial_and_our_serial_bus_hear_each_other() -> None:
+    with pty_wire() as (near, far):
+        ours = _core.make_bus(_core.BusConfig(port=near, baud_rate=1_000_000))
+        ours.open()
+        with serial.Serial(far, 1_000_000, timeout=PATIENCE) as theirs:
+            ours.transmit(bytes(range(256)))
+            assert theirs.read(256) == bytes(range(256))
+            theirs.write(b"\x00\xff\r\n\x11\x13")
+            received = b""
+            while len(received) < 6:
+                received += ours.receive(PATIENCE)
+            assert received == b"\x00\xff\r\n\x11\x13"
+        ours.close()
+
+
+def test_an_adapter_that_is_unplugged_closes_the_bus_and_says_why() -> None:
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    adapter = Adapter(BusConfig("mailbox", os.ttyname(slave), adapter="pyserial"))
+    os.close(slave)
+    try:
+        ours = _core.make_bus(adapter.config)
+        ours.open()
+        unplug = threading.Thread(target=os.close, args=(master,))
+        unplug.start()
+        wait_until_closed(ours)
+        unplug.join()
+        with pytest.raises(BusError):
+            ours.transmit(b"x")
+    finally:
+        adapter.close()
+    assert adapter.error is not None
+    # and the bus does not come back by itself
+    ours.close()
+    with pytest.raises(BusError, match="no adapter is connected"):
+        ours.open()
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        (BusConfig("mailbox", "/dev/no-such-port", adapter="pyserial"), BusError, "pyserial cannot open /dev/no-such"),
+        (BusConfig("mailbox", "nonsense://", adapter="pyserial"), ConfigError, "pyserial refuses nonsense://"),
+        (BusConfig("mailbox", "0", interface="nonsense", adapter="python-can"), ConfigError, "python-can.*nonsense"),
+        (
+            BusConfig("mailbox", "no-such0", interface="socketcan", adapter="python-can"),
+            BusError,
+            "cannot open socketcan",
+        ),
+        (BusConfig("serial", "/dev/null"), ConfigError, "adapter is '', must be pyserial or python-can"),
+    ],
+)
+def test_what_cannot_be_opened_is_named(config: BusConfig, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Adapter(config)
+
+
+def test_the_wrong_sort_of_adapter_is_refused(channel: str) -> None:
+    adapter = Adapter(virtual(channel))
+    try:
+        with pytest.raises(ConfigError, match="has no mailbox for bytes"):
+            _core.make_bus(adapter.config)
+    finally:
+        adapter.close()
+
+
+@pytest.mark.parametrize(
+    ("id", "data", "flags"),
+    [
+        (0x800, b"", {}),
+        (0x20000000, b"", {"is_extended": True}),
+        (1, bytes(9), {}),
+        (1, bytes(13), {"is_fd": True}),
+        (1, bytes(65), {"is_fd": True}),
+        (1, b"", {"is_bit_rate_switched": True}),
+    ],
+)
+def test_frames_that_cannot_exist_cannot_be_made(id: int, data: bytes, flags: dict[str, bool]) -> None:
+    with pytest.raises(ConfigError, match="CAN frame"):
+        _core.CanFrame(id, data, **flags)
+
+
+def test_a_robot_is_read_through_pyserial(arm: LiveArm) -> None:
+    path = arm.config.path
+    path.write_text(path.read_text().replace("rate_hz = 200.0", "rate_hz = 50.0"))
+    config = arm.edit("[bus]", '[bus]\nkind = "pyserial"')
+    assert config.bus.adapter == "pyserial"
+    with Robot.connect(config) as robot:
+        position, taken_at = robot.state()
+        assert np.isfinite(position).all()
+        assert taken_at > 0
+
+
+def test_the_benchmark_measures_what_is_there_and_says_what_is_not() -> None:
+    rows = {row["transport"]: row for row in bench_bus(blocks=2, round_trips=5)}
+    for name in ("serial, pty", "slcan, pty", "mailbox of pyserial, pty", "python-can slcan, pty"):
+        assert 0 < rows[name]["p50_us"] <= rows[name]["p99_us"]
+    for row in rows.values():
+        assert ("p50_us" in row) != bool(row.get("left_out"))
