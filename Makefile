@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 BUILD  := build/core
 SOURCES = $(shell find cpp drivers bindings benchmarks tests/cpp -name '*.cpp' -o -name '*.hpp' | sort) CMakeLists.txt pyproject.toml
 
+SOAK_SCALE ?= 1
+
 .PHONY: demo test test-can mutants soak lint format clean
 
 demo: $(BUILD)/.built
@@ -17,6 +19,10 @@ test: $(BUILD)/.built
 # SocketCAN for real, in a kernel of its own; where that cannot be, it says so and is no failure
 test-can: $(BUILD)/.built
 	tests/can_vm/run || [ $$? = 75 ]
+# faults by the thousand, frames by the million under sanitizers; SOAK_SCALE=0.01 for a minute's worth of it
+soak: $(BUILD)/.built
+	$(BIN)/python tests/soak/run.py --scale $(SOAK_SCALE)
+
 # breaks, one at a time in a copy of the tree, each killed by the test that is named for it
 mutants: $(BUILD)/.built
 	$(BIN)/python tests/mutants/run.py

@@ -123,7 +123,7 @@ inline constexpr std::array<FaultRow, kNumFaults> kFaultRows{{
     {FaultKind::supply, "supply", FaultScope::drive, false, 0, 60, 5, "V",
      "the supply at the drive is at this voltage"},
     {FaultKind::overheat, "overheat", FaultScope::drive, false, -20, 200, 95, "degC",
-     "the winding is at this temperature"},
+     "the winding is at this temperature; cleared, it has cooled down"},
     {FaultKind::sensor_jump, "sensor_jump", FaultScope::drive, false, -3, 3, 0.5, "rad",
      "the encoder's magnet slips by this much; the drive's own controller believes it"},
     {FaultKind::encoder_wrap, "encoder_wrap", FaultScope::drive, false, -4, 4, 1, "turns",

@@ -130,6 +130,7 @@ void Servo::set_fault(FaultKind kind, double value) noexcept {
 
 void Servo::clear_fault(FaultKind kind) noexcept {
   if (kind == FaultKind::wrong_mode && faults_.has(kind)) set_mode(stored_mode());
+  if (kind == FaultKind::overheat && faults_.has(kind)) temperature_ = kAmbient;
   faults_.clear(kind);
 }
 

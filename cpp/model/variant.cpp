@@ -10,7 +10,7 @@ std::span<const Variant> variants() {
        "attention, rope_layout, time_grid"},
       {"mot-0.1", "wall-oss-flow-0.1", true, false, false, true, true, "time_scale"},
       {"mot-0.5", "wall-oss-0.5", true, false, true, true, true,
-       "state_bins, resolution, camera_labels, has_embodied_prologue"},
+       "state_bins, is_whole_state_told, resolution, camera_labels, has_embodied_prologue"},
       {"mot-adarms", "", true, true, false, true, true, "camera_labels, has_embodied_prologue"},
   };
   return rows;

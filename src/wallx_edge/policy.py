@@ -194,11 +194,12 @@ class Policy:
         )
         state = self._state.normalize(self._whole(observation.state))
         is_text = self.engine.config.is_state_text
+        told = np.ones_like(self._state_mask) if settings.is_whole_state_told else self._state_mask
         prompt = flow_prompt(
             settings.cameras,
             observation.instruction,
             settings.horizon,
-            state=state_text(state, self._state_mask, settings.state_bins) if is_text else STATE,
+            state=state_text(state, told, settings.state_bins) if is_text else STATE,
             style=settings.style,
         )
         ids = self._tokenizer.layout(prompt, pictures.counts, settings.cameras).ids[: -settings.horizon]

@@ -45,6 +45,7 @@ class PolicyConfig:
         rope_layout: ``hf``, or ``contiguous`` for weights trained with the first release's CUDA extension.
         time_scale: the flow's last time point, in (0, 1].
         state_bins: into how many bins the range of a state told as text is cut; 256 by default.
+        is_whole_state_told: whether a state told as text has every column, those not in use too, as in LeRobot's port.
         masked: slots of action and state that the robot lacks, beside ``action_padding``: the model is told that they
             are not in use, and neither states nor chunks have them.
         camera_labels: camera role -> what the prompt calls it.
@@ -64,6 +65,7 @@ class PolicyConfig:
     rope_layout: RopeLayout = "hf"
     time_scale: float | None = None
     state_bins: int | None = None
+    is_whole_state_told: bool = False
     masked: tuple[str, ...] = ()
     camera_labels: Mapping[str, str] | None = None
     has_embodied_prologue: bool | None = None
@@ -117,6 +119,7 @@ class PolicySettings:
         rope_layout: of the rotary axes.
         time_scale: the flow's last time point.
         state_bins: into how many bins the range of a state told as text is cut.
+        is_whole_state_told: whether a state told as text has every column.
         masked_action: slots of the action that are not in use, beside ``action_padding``.
         masked_state: likewise of the state.
         style: of the prompts.
@@ -136,6 +139,7 @@ class PolicySettings:
     rope_layout: RopeLayout
     time_scale: float
     state_bins: int
+    is_whole_state_told: bool
     masked_action: tuple[str, ...]
     masked_state: tuple[str, ...]
     style: PromptStyle
@@ -155,12 +159,15 @@ class PolicySettings:
             ConfigError: a wish that does not fit the checkpoint.
             CheckpointError: config.yml asks for something that this version does not do, or contradicts itself.
         """
-        _refuse(train)
+        has_relative = any(name.endswith("_relative") for name, _ in model.dof)
+        _refuse(train, has_relative)
         cameras = asked.cameras or train.cameras or PUBLISHED_CAMERAS
         labels = train.camera_labels if asked.camera_labels is None else asked.camera_labels
         wants_prologue = asked.has_embodied_prologue
         if train.has_embodied_prologue if wants_prologue is None else wants_prologue:
-            style = PromptStyle(labels, "Rel EEF" if train.is_relative else "Abs EEF")
+            # the reference goes by the flag in config.yml; without that file only the slots' names can tell
+            is_relative = has_relative if train.path is None else train.is_relative
+            style = PromptStyle(labels, "Rel EEF" if is_relative else "Abs EEF")
         else:
             style = PromptStyle(labels)
         attention = asked.attention
@@ -185,6 +192,7 @@ class PolicySettings:
             rope_layout=asked.rope_layout,
             time_scale=model.time_scale if time_scale is None else time_scale,
             state_bins=asked.state_bins or train.state_bins or DEFAULT_STATE_BINS,
+            is_whole_state_told=asked.is_whole_state_told,
             masked_action=_masked(asked, train, model),
             masked_state=tuple(name for name, _ in model.agent_pos if name in asked.masked),
             style=style,
@@ -193,12 +201,12 @@ class PolicySettings:
         )
 
 
-def _refuse(train: TrainConfig) -> None:
+def _refuse(train: TrainConfig, has_relative: bool) -> None:
     if train.image_factor not in (None, FACTOR):
         raise CheckpointError(f"{train.path}: image_factor is {train.image_factor}, expected {FACTOR}")
     if (train.min_pixels or MIN_PIXELS) > (train.max_pixels or MAX_PIXELS):
         raise CheckpointError(f"{train.path}: min_pixels {train.min_pixels} is more than max_pixels {train.max_pixels}")
-    if train.is_relative and train.dof is not None and not any(name.endswith("_relative") for name in train.dof):
+    if train.is_relative and not has_relative:
         raise CheckpointError(
             f"{train.path}: use_relative_action is true, but no slot of dof_config ends with _relative; taken for "
             "absolute, the rows would send the arm to the origin. Name the relative slots so"

@@ -123,7 +123,14 @@ class RobotConfig:
         cameras = _cameras(top)
         policy = top.table("policy")
         options = ("resolution", "horizon", "step", "statistics", "num_steps", "attention", "time_grid")
-        variant = ("time_scale", "state_bins", "masked", "camera_labels", "has_embodied_prologue")
+        variant = (
+            "time_scale",
+            "state_bins",
+            "masked",
+            "camera_labels",
+            "has_embodied_prologue",
+            "is_whole_state_told",
+        )
         policy.check_keys(("checkpoint",), (*options, *variant, "rope_layout", "execute_rows", "max_first_step", "seed"))
         defaults = PolicyConfig()
         step = policy.positive("step", "s", defaults.step)
@@ -145,6 +152,7 @@ class RobotConfig:
             rope_layout=cast(Any, policy.choice("rope_layout", ("hf", "contiguous"), defaults.rope_layout)),
             time_scale=policy.positive("time_scale", "") if "time_scale" in policy.values else None,
             state_bins=policy.integer("state_bins", 2, 65536) if "state_bins" in policy.values else None,
+            is_whole_state_told="is_whole_state_told" in policy.values and policy.flag("is_whole_state_told"),
             masked=_names(policy, "masked"),
             camera_labels=_labels(policy, tuple(cameras)),
             has_embodied_prologue=(

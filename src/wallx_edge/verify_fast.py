@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wallx_edge.errors import CheckpointError
 from wallx_edge.fast import FOLDER, FastCodec
-from wallx_edge.prompts import END, STATE, fast_prompt
+from wallx_edge.prompts import END
 
 if TYPE_CHECKING:
     from wallx_edge import _core
@@ -47,27 +47,20 @@ def fast(case: GoldenCase) -> Tensors:
 
     ids = codec.encode(actions)
     decoded = codec.decode(ids, *actions.shape)
-    prompt = tokenizer.layout(fast_prompt(case.cameras, case._entry("instruction")), case.pictures.counts, case.cameras)
+    # the prompt of flow actions without them, whatever form its state has
+    prompt = case.flow_ids[: -int(case._entry("horizon"))]
     ending = tokenizer.encode(f"{END}\n")
-    trace = case.context.prefill(
-        prompt.ids,
-        case.pictures.pixel_values,
-        case.pictures.grids,
-        tokenizer.special_id(STATE),
-        case.state.reshape(-1),
-        case._input("agent_pos_mask").reshape(-1),
-        trace=True,
-    )
+    trace = case._prefill()
     written = greedy(case.context, int(case._entry("max_new_tokens")), tokenizer.special_id(END))
     return {
         "fast.dct_quant": codec.coefficients(actions)[np.newaxis].astype(np.int32),
         "fast.ids": ids - codec.first_id,
         "fast.vocab_ids": ids,
-        "fast.train_input_ids": np.concatenate([prompt.ids, ids, ending])[np.newaxis],
+        "fast.train_input_ids": np.concatenate([prompt, ids, ending])[np.newaxis],
         "fast.decoded_norm": decoded[np.newaxis],
         "fast.decoded_action": unnormalized(decoded),
         "fastgen.gt_action": unnormalized(actions),
-        "fastgen.prompt_ids": prompt.ids[np.newaxis],
+        "fastgen.prompt_ids": prompt[np.newaxis],
         "fastgen.prefill_norm": trace["norm"][np.newaxis],
         **{f"fastgen.{name}": value for name, value in written.items()},
     }

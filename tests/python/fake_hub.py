@@ -69,8 +69,10 @@ def fake_hub() -> Iterator[FakeHub]:
                 repo, kind, rest = path.removeprefix("/").partition("/resolve/")
                 if not kind:
                     repo, _, rest = path.removeprefix("/cdn/").partition("/at/")
-                content = hub.repos[repo][rest.partition("/")[2]]
-                if kind and len(content) >= hub.large:
+                content = hub.repos.get(repo, {}).get(rest.partition("/")[2])
+                if content is None:
+                    self._answer(404, b"")  # the library asks for more than files
+                elif kind and len(content) >= hub.large:
                     # large files are elsewhere, as on the real hub
                     self._answer(302, b"", {"Location": f"{hub.address}/cdn/{repo}/at/{rest}"})
                 else:

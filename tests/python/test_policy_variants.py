@@ -82,12 +82,8 @@ def absolute(golden: Path, rows: NDArray[Any]) -> NDArray[np.float64]:
 
 
 @EVERY_CASE
-def test_a_chunk_is_the_reference_s_action(golden: Path, tmp_path: Path) -> None:
-    folder = golden
-    if golden == CASE["case3"]:  # its prologue says Rel EEF, which only a config.yml can
-        folder = linked_copy(golden, tmp_path / "case")
-        replace_file(folder / "config.yml", "data: {use_relative_action: true}")
-    policy = Policy.load(folder, wishes(golden))
+def test_a_chunk_is_the_reference_s_action(golden: Path) -> None:
+    policy = Policy.load(golden, wishes(golden))
     chunk = policy.act(look(golden), tensors(golden, "inputs")["noise"][0])
     expected = absolute(golden, tensors(golden, "expected")["flow.action"][0])
     scale = np.abs(expected).max()
@@ -135,7 +131,10 @@ def test_each_wish_changes_the_chunk(golden: Path) -> None:
         {"camera_labels": {"face_view": "eye"}},
         {"has_embodied_prologue": not wishes(golden).has_embodied_prologue},
     ]
-    changes.append({"state_bins": 512} if golden == CASE["case2"] else {"rope_layout": "contiguous"})
+    if golden == CASE["case2"]:
+        changes += [{"state_bins": 512}, {"is_whole_state_told": True}]
+    else:
+        changes.append({"rope_layout": "contiguous"})
     for change in changes:
         other = Policy.load(golden, wishes(golden, **change)).act(look(golden), noise).rows
         assert np.abs(other - base).max() > 1e-6, change
@@ -198,6 +197,22 @@ def test_a_state_from_which_no_rotation_follows_is_refused() -> None:
     state[3:9] = 0
     with pytest.raises(ConfigError, match="follow_left_ee_rotation_6D_relative, with the state's"):
         policy.act(replace(look(golden), state=state), tensors(golden, "inputs")["noise"][0])
+
+
+@pytest.mark.parametrize(
+    ("text", "space"),
+    [
+        ("data: {use_relative_action: true}", "Rel EEF"),
+        ("data: {use_relative_action: false}", "Abs EEF"),
+        ("data: {num_workers: 1}", "Abs EEF"),  # as the reference: a flag that is not there is false
+        (None, "Rel EEF"),
+    ],
+)
+def test_what_the_prologue_says_of_the_action_space(text: str | None, space: str, tmp_path: Path) -> None:
+    folder = linked_copy(CASE["case3"], tmp_path / "case")
+    if text is not None:
+        replace_file(folder / "config.yml", text)
+    assert Policy.load(folder, wishes(CASE["case3"])).config.style.action_space == space
 
 
 def test_the_published_form_of_the_newest_checkpoint(tmp_path: Path) -> None:

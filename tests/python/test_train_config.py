@@ -245,6 +245,7 @@ def test_the_user_s_wish_wins_then_the_file_then_the_variant() -> None:
     assert nothing.style.label("face_view") == "front view"
     assert nothing.style.action_space is None
     said = TrainConfig(
+        path=Path("config.yml"),
         horizon=10,
         state_bins=512,
         resolution={"face_view": 448, "elsewhere": 1},
@@ -279,7 +280,7 @@ def test_the_user_s_wish_wins_then_the_file_then_the_variant() -> None:
 
 def test_what_contradicts_itself_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"use_relative_action is true, but no slot .* ends with _relative"):
-        settings(TrainConfig(dof=SLOTS, is_relative=True))
+        settings(TrainConfig(is_relative=True))
     with pytest.raises(CheckpointError, match="image_factor is 14, expected 28"):
         settings(TrainConfig(image_factor=14))
     with pytest.raises(CheckpointError, match="min_pixels 99999999 is more than"):

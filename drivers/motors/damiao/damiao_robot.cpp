@@ -29,8 +29,15 @@ Result at_joint(ErrorCode code, std::size_t joint, std::int32_t detail = 0) noex
   return {.code = code, .joint = static_cast<std::int16_t>(joint), .detail = detail};
 }
 
+bool is_latched(std::uint8_t status) noexcept {
+  return status >= damiao::kOverVoltage && status <= damiao::kOverload;
+}
+
+// A latched error has taken the torque: where there should be some, read() says torque_off. Enabling clears
+// it, or fails: called a fault, it would never let anybody try.
 DriveHealth judge(std::uint8_t status) noexcept {
-  return status == damiao::kDisabled || status == damiao::kEnabled ? DriveHealth::ok : DriveHealth::fault;
+  if (status == damiao::kDisabled || status == damiao::kEnabled) return DriveHealth::ok;
+  return is_latched(status) ? DriveHealth::warning : DriveHealth::fault;
 }
 
 }  // namespace
@@ -224,12 +231,12 @@ Result DamiaoRobot::switch_on(std::span<const double> measured, TimePoint deadli
   if (const Result result = tell_all(goal); !result.ok()) return result;
   const bool has_fault =
       std::any_of(motors_.begin(), motors_.begin() + static_cast<std::ptrdiff_t>(num_motors_),
-                  [](const Motor& m) { return judge(m.status) == DriveHealth::fault; });
+                  [](const Motor& m) { return is_latched(m.status); });
   if (has_fault) {
     // latched by the drive; whoever enables has been told what it was. It comes back at once if it is still
     // true
     const auto clear = [&](std::size_t i) {
-      return judge(motors_[i].status) == DriveHealth::fault
+      return is_latched(motors_[i].status)
                  ? damiao::encode_special(motors_[i].id, motors_[i].mode, Special::clear_error)
                  : damiao::encode_refresh(motors_[i].id);
     };
@@ -249,12 +256,12 @@ Result DamiaoRobot::switch_on(std::span<const double> measured, TimePoint deadli
 
 Result DamiaoRobot::write_torque_limits(std::span<const double> shares, TimePoint deadline) noexcept {
   if (!is_connected_) return {.code = ErrorCode::wrong_state};
+  if (!is_movable_) return {};  // nothing pulls; enabling begins with the full torque
   for (std::size_t i = 0; i < num_motors_; ++i) {
     motors_[i].torque_share = shares[i];
     motors_[i].goal_velocity = 0;
     requests_[i] = encode_goal(motors_[i]);
   }
-  if (!is_movable_) return {};  // nothing pulls; enabling begins with the full torque
   is_answer_due_ = false;
   return exchange(Answer::feedback, deadline);
 }

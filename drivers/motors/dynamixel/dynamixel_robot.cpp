@@ -158,6 +158,12 @@ void DynamixelRobot::disconnect() noexcept {
   line_.bus().close();
 }
 
+Result DynamixelRobot::stop_wheels(TimePoint deadline) {
+  if (!line_.bus().is_open()) line_.bus().open();
+  return write_some(
+      kGoalVelocity, deadline, [&](std::size_t i) { return is_wheel(i); }, [](std::size_t) { return 0; });
+}
+
 void DynamixelRobot::check_config(std::size_t joint, const Config& config) {
   const auto found = [&](const Register& row) { return static_cast<int>(get(row, config, 0)); };
   const auto mismatch = [&](const Register& row, const std::string& expected, const std::string& fix) {

@@ -68,6 +68,8 @@ class DynamixelRobot final : public Robot {
   // CalibrationError. No-op when connected.
   void connect() override;
   void disconnect() noexcept override;
+  Result stop_wheels(TimePoint deadline) override;
+  int bus_descriptor() const noexcept override { return line_.bus().descriptor(); }
 
   // goals outside the calibrated range that were clamped to it, since construction; any thread
   std::uint64_t num_clamped() const noexcept { return num_clamped_.load(std::memory_order_relaxed); }

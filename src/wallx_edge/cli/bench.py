@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(highlight=False, stderr=args.json)
     results: dict[str, Any] = {"machine": _machine()}
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for part in args.part or PARTS:
             if part == "loop":
                 results[part] = _loop(args, progress)

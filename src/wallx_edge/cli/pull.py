@@ -60,9 +60,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fetch(console: Console, chosen: Plan) -> list[str]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (*bar, TransferSpeedColumn(), TimeRemainingColumn())
     total = sum(file.size for file in chosen.files)
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks = {
             "fetch": progress.add_task("fetching", total=chosen.missing_bytes),
             "check": progress.add_task("checking", total=total),

@@ -189,26 +189,28 @@ def _legend(joints: Sequence[str]) -> str:
         f'<span class="key" style="color:{COLOURS[i % len(COLOURS)]}">&#9632; {html.escape(joint)}</span>'
         for i, joint in enumerate(joints)
     )
-    return f"<p>{keys}<br>Plots: position [rad] over time [s]; measured solid, commanded dashed.</p>"
+    text = "Plots: way from where each joint stood first [rad] over time [s]; measured solid, commanded dashed."
+    return f"<p>{keys}<br>{text}</p>"
 
 
 def _plot(parts: Sequence[_core.LoopColumns]) -> str:
-    """Positions of one stage as an SVG: measured solid, commanded dashed."""
+    """The joints' way through one stage as an SVG: measured solid, commanded dashed."""
     time = np.concatenate([part["time"] for part in parts])
     measured = np.concatenate([part["measured"] for part in parts])
     command = np.concatenate([part["command"] for part in parts])
     command = np.where(np.concatenate([part["has_command"] for part in parts])[:, np.newaxis], command, np.nan)
     every = max(1, len(time) // MAX_POINTS)
-    time, measured, command = time[::every] - time[0], measured[::every], command[::every]
+    time, start = time[::every] - time[0], measured[0]
+    measured, command = measured[::every] - start, command[::every] - start
     finite = measured[np.isfinite(measured)]
     if len(time) < 2 or not finite.size:
         return ""
-    low, high = float(finite.min()) - 0.05, float(finite.max()) + 0.05
-    width, height, left, bottom = 900.0, 260.0, 46.0, 24.0
+    low, high = float(finite.min()) - 0.01, float(finite.max()) + 0.01
+    width, height, left, bottom = 900.0, 260.0, 50.0, 36.0
     x = left + time / max(float(time[-1]), 1e-9) * (width - left - 8)
 
     def y(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        scaled: NDArray[np.float64] = (height - bottom) * (1 - (values - low) / (high - low)) + 4
+        scaled: NDArray[np.float64] = (height - bottom) * (1 - (values - low) / (high - low)) + 14
         return scaled
 
     lines = []
@@ -223,7 +225,7 @@ def _plot(parts: Sequence[_core.LoopColumns]) -> str:
     for value in np.linspace(low, high, 5):
         at = float(y(np.array([value]))[0])
         marks.append(f'<line x1="{left}" x2="{width}" y1="{at:.1f}" y2="{at:.1f}" stroke="#dee2e6"/>')
-        marks.append(f'<text x="4" y="{at + 4:.1f}" font-size="11" fill="#868e96">{value:.2f}</text>')
+        marks.append(f'<text x="4" y="{at + 4:.1f}" font-size="11" fill="#868e96">{value:.3f}</text>')
     for value in np.linspace(0, float(time[-1]), 6):
         at = left + value / max(float(time[-1]), 1e-9) * (width - left - 30)
         marks.append(f'<text x="{at:.1f}" y="{height - 4:.1f}" font-size="11" fill="#868e96">{value:.1f} s</text>')

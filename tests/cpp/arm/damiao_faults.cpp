@@ -263,6 +263,29 @@ TEST(every_damiao_fault_ends_in_its_documented_state_in_time) {
   }
 }
 
+TEST(a_damiao_motor_that_let_go_is_enabled_again_after_a_reset) {
+  for (const FaultKind kind : {FaultKind::supply, FaultKind::reboot}) {
+    DmPlant plant(5);
+    plant.start_moving();
+    REQUIRE(plant.wire->set_fault(kind, 1, 10));
+    for (int i = 0; i < 10; ++i) plant.tick();
+    REQUIRE(plant.loop->state() == LoopState::fault);
+    plant.wire->clear_fault(kind, 1);
+    plant.is_moving = false;
+    for (int i = 0; i < 400; ++i) plant.tick();
+    CHECK(plant.loop->state() == LoopState::fault);  // latched
+    CHECK(!plant.wire->motor(0).is_on());
+    plant.loop->request(kRequestReset);
+    for (int i = 0; i < 10; ++i) plant.tick();
+    plant.loop->request(kRequestEnable);
+    for (int i = 0; i < 20 && plant.loop->state() != LoopState::armed; ++i) plant.tick();
+    CHECK(plant.loop->state() == LoopState::armed);
+    CHECK(plant.wire->motor(0).is_on());
+    for (int i = 0; i < 100; ++i) plant.tick();
+    CHECK(plant.loop->state() == LoopState::armed || plant.loop->state() == LoopState::hold);
+  }
+}
+
 TEST(no_damiao_fault_is_without_a_documented_outcome) {
   for (const emulator::FaultRow& fault : emulator::kFaultRows) {
     bool is_there = !emulator::DmBus::kFaults.has(fault.kind);

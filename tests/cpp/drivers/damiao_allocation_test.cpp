@@ -71,7 +71,7 @@ TEST(damiao_loop_calls_never_allocate) {
   using Says = FrozenCanBus::Says;
   const DmParts parts = make_dm_parts(1);
   const auto wire = std::make_shared<emulator::DmBus>(
-      parts.motors, emulator::DmBusOptions{.start = TimePoint{std::chrono::seconds(1)}});
+      parts.motors, emulator::DmBusOptions{.rates = {}, .start = TimePoint{std::chrono::seconds(1)}});
   auto* bus = new FrozenCanBus(wire);
   DamiaoRobot robot(parts.embodiment, parts.calibration, std::unique_ptr<CanBus>(bus));
   robot.connect();

@@ -201,7 +201,9 @@ TEST(damiao_a_drive_that_let_go_is_torque_lost_with_its_code) {
     CHECK_EQ(result.joint, 2);
     CHECK_EQ(result.detail, c.status);
     CHECK_EQ(int{arm.state.drive_error[2]}, c.status);
-    CHECK(arm.state.drive_health[2] == (c.status ? DriveHealth::fault : DriveHealth::ok));
+    CHECK(arm.state.drive_health[2] == (c.status >= 8   ? DriveHealth::warning
+                                        : c.status == 5 ? DriveHealth::fault
+                                                        : DriveHealth::ok));
     CHECK(arm.state.drive_health[0] == DriveHealth::ok);
     CHECK(cycles <= 3);
   }
