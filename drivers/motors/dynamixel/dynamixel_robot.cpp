@@ -296,6 +296,13 @@ Result DynamixelRobot::read_state(TimePoint deadline, JointState& state) noexcep
     const bool is_fault = error & (servos_[i].shutdown | dynamixel::kErrorEncoder | dynamixel::kErrorShock);
     state.drive_health[i] = is_fault ? DriveHealth::fault : error ? DriveHealth::warning : DriveHealth::ok;
   }
+  if (aside.code == ErrorCode::drive_error) {
+    // told once: until enable() clears it every further look would find it again
+    const auto j = static_cast<std::size_t>(aside.joint);
+    state.drive_error[j] |= dynamixel::kErrorWatchdog;
+    state.drive_health[j] = DriveHealth::fault;
+    has_told_trip_ = true;
+  }
   if (!result.ok()) return result;
   if (!aside.ok()) return aside;
   if (is_movable_ && is_torque_doubtful_) return check_torque(deadline);
@@ -327,7 +334,7 @@ Result DynamixelRobot::look_aside(TimePoint deadline, JointState& state) noexcep
     if (is_movable_ && found(kTorqueEnable) != 1)
       return at_joint(ErrorCode::torque_off, joint, found(kHardwareError));
   } else if (what.address == kWatchdogOnly.address) {
-    if (is_movable_ && servo.watchdog > 0 && found(kWatchdog) != servo.watchdog)
+    if (is_movable_ && !has_told_trip_ && servo.watchdog > 0 && found(kWatchdog) != servo.watchdog)
       return at_joint(ErrorCode::drive_error, joint, kWatchdogTripped);
   } else {
     state.voltage[joint] = static_cast<double>(found(kPresentVoltage)) * kPresentVoltage.scale;
@@ -429,7 +436,7 @@ Result DynamixelRobot::switch_on(std::span<const double> measured, TimePoint dea
   const auto on = [](std::size_t) { return 1; };
   if (result.ok()) result = write_some(kTorqueEnable, deadline, kEvery, on);
   if (result.ok()) result = read_back(kTorqueEnable, deadline, kEvery, on);
-  if (result.ok()) is_torque_doubtful_ = false;
+  if (result.ok()) is_torque_doubtful_ = has_told_trip_ = false;
   return result;
 }
 

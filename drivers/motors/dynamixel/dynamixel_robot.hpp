@@ -100,8 +100,8 @@ class DynamixelRobot final : public Robot {
     std::uint8_t hardware_error = 0;
   };
 
-  // Positions and torques are as Robot promises. A servo whose watchdog has tripped is a drive_error with
-  // kWatchdogTripped; enable() clears it.
+  // Positions and torques are as Robot promises. A servo whose watchdog has tripped is, once, a drive_error
+  // with kWatchdogTripped and a fault in drive_health; enable() clears it.
   Result read_state(TimePoint deadline, JointState& state) noexcept override;
   Result write_goals(std::span<const double> position, std::span<const double> velocity,
                      TimePoint deadline) noexcept override;
@@ -132,6 +132,7 @@ class DynamixelRobot final : public Robot {
   bool is_connected_ = false;
   bool is_movable_ = false;          // enable() has given every servo a goal since connect()
   bool is_torque_doubtful_ = false;  // a servo was silent long enough to have restarted
+  bool has_told_trip_ = false;       // a tripped watchdog was reported since enable()
   bool can_read_fast_ = false;       // every servo's firmware knows the fast sync read
   int num_plain_ = 0;                // reads to go before the fast one is tried again
   std::size_t aside_ = 0;            // whose turn it is to be asked for more

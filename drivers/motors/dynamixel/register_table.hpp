@@ -170,5 +170,6 @@ inline constexpr std::uint8_t kErrorTemperature = 1 << 2;
 inline constexpr std::uint8_t kErrorEncoder = 1 << 3;
 inline constexpr std::uint8_t kErrorShock = 1 << 4;
 inline constexpr std::uint8_t kErrorOverload = 1 << 5;
+inline constexpr std::uint8_t kErrorWatchdog = 1 << 6;  // ours, in drive_error: the bus watchdog has tripped
 
 }  // namespace wallx::dynamixel

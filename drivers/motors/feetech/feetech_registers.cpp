@@ -9,20 +9,9 @@
 
 namespace wallx {
 
-using feetech::find_register;
 using feetech::Register;
 
 namespace {
-
-constexpr Register kTorqueEnable = find_register("torque_enable");
-constexpr Register kLock = find_register("lock");
-
-const Register& row_of(const std::string& name) {
-  for (const Register& row : feetech::kRegisters)
-    if (row.name == name) return row;
-  throw ConfigError("Feetech STS servos have no register '" + name +
-                    "'; see drivers/motors/feetech/register_table.hpp");
-}
 
 std::string describe(int id, const Register& row) {
   return "register " + std::string(row.name) + " (" + std::to_string(row.address) + ") of servo " +
@@ -30,6 +19,13 @@ std::string describe(int id, const Register& row) {
 }
 
 }  // namespace
+
+const Register& FeetechRegisters::row_of(const std::string& name) const {
+  if (const Register* row = series_.find(name)) return *row;
+  throw ConfigError("Feetech " + std::string(series_.name) + " servos have no register '" + name +
+                    "'; see drivers/motors/feetech/" +
+                    (series_.is_big_endian ? "series.hpp" : "register_table.hpp"));
+}
 
 bool FeetechRegisters::ask(int id, const feetech::Frame& request, std::span<std::uint8_t> parameters) {
   if (id < 0 || id > feetech::kMaxId)
@@ -47,7 +43,7 @@ std::int64_t FeetechRegisters::get(int id, const Register& row) {
            {bytes.data(), row.num_bytes}))
     throw BusTimeout("no answer on " + bus_->name() + " to a read of " + describe(id, row) +
                      "; check its cable, supply and id");
-  return feetech::from_sign_magnitude(feetech::get_u16(bytes.data()), row.sign_bit);
+  return feetech::from_sign_magnitude(series_.get(row, bytes.data()), row.sign_bit);
 }
 
 void FeetechRegisters::put(int id, const Register& row, std::int64_t value) {
@@ -57,7 +53,7 @@ void FeetechRegisters::put(int id, const Register& row, std::int64_t value) {
   if (!raw || (row.num_bytes == 1 && *raw > 0xFF))
     throw ConfigError(describe(id, row) + " cannot hold " + std::to_string(value));
   std::array<std::uint8_t, 2> bytes{};
-  feetech::put_u16(bytes.data(), *raw);
+  series_.put(row, *raw, bytes.data());
   // a lost acknowledgement is no lost write: what counts is read back
   (void)ask(id,
             feetech::encode_write(static_cast<std::uint8_t>(id), row.address, {bytes.data(), row.num_bytes}),
@@ -73,33 +69,34 @@ std::int64_t FeetechRegisters::read(int id, const std::string& name) { return ge
 void FeetechRegisters::write(int id, const std::string& name, std::int64_t value) {
   const Register& row = row_of(name);
   if (row.access == feetech::Access::read) throw DeviceError(describe(id, row) + " can only be read");
-  if (row.name == kTorqueEnable.name) {
+  if (row.name == "torque_enable") {
     if (value != 0)
       throw DeviceError("torque of servo " + std::to_string(id) +
                         " is not switched on here: only an enabled robot moves");
     put(id, row, 0);
     return;
   }
-  if (get(id, kTorqueEnable) != 0)
+  if (get(id, row_of("torque_enable")) != 0)
     throw DeviceError(describe(id, row) + " is written only without torque; servo " + std::to_string(id) +
                       " has torque: support the arm and let go of it first");
   if (row.memory != feetech::Memory::eprom) {
     put(id, row, value);
     return;
   }
-  put(id, kLock, 0);
+  const Register& lock = row_of("lock");
+  put(id, lock, 0);
   try {
     put(id, row, value);
   } catch (...) {
     try {
-      put(id, kLock, 1);
+      put(id, lock, 1);
     } catch (const WallxError&) {
       // the first failure is the one to tell
     }
     throw;
   }
   // the id itself may have been what changed
-  put(row.name == "id" ? static_cast<int>(value) : id, kLock, 1);
+  put(row.name == "id" ? static_cast<int>(value) : id, lock, 1);
 }
 
 }  // namespace wallx

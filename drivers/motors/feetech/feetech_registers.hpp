@@ -1,11 +1,11 @@
-// FeetechRegisters: the registers of Feetech STS servos by name, torque off.
+// FeetechRegisters: the registers of Feetech STS and SCS servos by name, torque off.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <memory>
 #include <span>
 
-#include "drivers/motors/feetech/register_table.hpp"
+#include "drivers/motors/feetech/series.hpp"
 #include "drivers/motors/feetech/sts_protocol.hpp"
 #include "hardware/bus.hpp"
 #include "hardware/motor_registers.hpp"
@@ -14,7 +14,8 @@ namespace wallx {
 
 class FeetechRegisters final : public MotorRegisters {
  public:
-  explicit FeetechRegisters(std::unique_ptr<Bus> bus) : bus_(std::move(bus)) {}
+  explicit FeetechRegisters(std::unique_ptr<Bus> bus, const feetech::Series& series = feetech::kSts)
+      : bus_(std::move(bus)), series_(series) {}
   ~FeetechRegisters() override { close(); }
 
   void open() override { bus_->open(); }
@@ -29,7 +30,10 @@ class FeetechRegisters final : public MotorRegisters {
   std::int64_t get(int id, const feetech::Register& row);
   void put(int id, const feetech::Register& row, std::int64_t value);
 
+  const feetech::Register& row_of(const std::string& name) const;
+
   const std::unique_ptr<Bus> bus_;
+  const feetech::Series series_;
   feetech::ReplyParser parser_;
 };
 

@@ -85,6 +85,7 @@ FeetechRobot::FeetechRobot(Embodiment embodiment, std::vector<JointCalibration> 
     servos_[i].scale = feetech::TickScale(joint);
   }
   state_request_ = feetech::encode_sync_read(kStateAddress, kStateBytes, line_.ids());
+  wide_request_ = feetech::encode_sync_read(kTorqueEnable.address, kWideBytes, line_.ids());
   torque_request_ = feetech::encode_sync_read(kTorqueEnable.address, 1, line_.ids());
   torque_limit_request_ =
       feetech::encode_sync_read(kTorqueLimit.address, kTorqueLimit.num_bytes, line_.ids());
@@ -135,7 +136,7 @@ void FeetechRobot::disconnect() noexcept {
 Result FeetechRobot::stop_wheels(TimePoint deadline) {
   if (!line_.bus().is_open()) line_.bus().open();
   std::vector<std::uint8_t> ids;
-  for (std::size_t i = 0; i < line_.ids().size(); ++i)
+  for (std::size_t i = 0; i < line_.size(); ++i)
     if (is_wheel(i)) ids.push_back(line_.ids()[i]);
   if (ids.empty()) return {};
   const std::vector<std::uint8_t> still(ids.size() * kGoalSpeed.num_bytes, 0);
@@ -201,7 +202,12 @@ DriveHealth FeetechRobot::judge(std::size_t joint, std::uint8_t error) const noe
 
 Result FeetechRobot::read_state(TimePoint deadline, JointState& state) noexcept {
   if (!is_connected_) return {.code = ErrorCode::wrong_state};
-  const Result result = line_.ask_all(state_request_, kStateBytes, deadline);
+  // now and then from the torque register on, in the same exchange: a servo that restarts between two reads
+  // answers as if nothing had been
+  const bool is_wide = is_movable_ && ++num_reads_ % kWideEvery == 0;
+  const std::uint8_t first = is_wide ? kTorqueEnable.address : kStateAddress;
+  const Result result = is_wide ? line_.ask_all(wide_request_, kWideBytes, deadline)
+                                : line_.ask_all(state_request_, kStateBytes, deadline);
   state.num_joints = line_.size();
   for (std::size_t i = 0; i < line_.size(); ++i) {
     const auto& answer = line_[i];
@@ -210,17 +216,17 @@ Result FeetechRobot::read_state(TimePoint deadline, JointState& state) noexcept 
     servo.num_missed = answer.is_fresh ? 0 : servo.num_missed + 1;
     if (servo.num_missed >= kMissedToDoubt) is_torque_doubtful_ = true;
     if (!answer.is_fresh) continue;
-    servo.position = servo.scale.to_rad(get(kPresentPosition, answer.parameters, kStateAddress));
+    servo.position = servo.scale.to_rad(get(kPresentPosition, answer.parameters, first));
     state.position[i] = servo.position;
     state.velocity[i] =
-        servo.scale.sign() * get(kPresentSpeed, answer.parameters, kStateAddress) * kPresentSpeed.scale;
-    state.load[i] =
-        servo.scale.sign() * get(kPresentLoad, answer.parameters, kStateAddress) * kPresentLoad.scale;
-    state.voltage[i] = get(kPresentVoltage, answer.parameters, kStateAddress) * kPresentVoltage.scale;
-    state.temperature[i] = get(kPresentTemperature, answer.parameters, kStateAddress);
+        servo.scale.sign() * get(kPresentSpeed, answer.parameters, first) * kPresentSpeed.scale;
+    state.load[i] = servo.scale.sign() * get(kPresentLoad, answer.parameters, first) * kPresentLoad.scale;
+    state.voltage[i] = get(kPresentVoltage, answer.parameters, first) * kPresentVoltage.scale;
+    state.temperature[i] = get(kPresentTemperature, answer.parameters, first);
     state.sampled_at[i] = answer.arrived_at;
     state.drive_error[i] = answer.error;
     state.drive_health[i] = judge(i, answer.error);
+    if (is_wide && get(kTorqueEnable, answer.parameters, first) != 1) is_torque_doubtful_ = true;
   }
   if (result.ok() && is_movable_ && is_torque_doubtful_) return check_torque(deadline);
   return result;

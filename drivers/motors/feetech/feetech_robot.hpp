@@ -22,7 +22,7 @@ struct Protocol {
   using Frame = feetech::Frame;
   using Parser = ReplyParser;
   static constexpr std::size_t kMaxServos = 31;  // one sync write of enable() holds no more
-  static constexpr std::size_t kMaxAnswer = 8;   // [bytes]
+  static constexpr std::size_t kMaxAnswer = 24;  // [bytes]
 
   static constexpr std::size_t num_parameters(std::size_t num_bytes, std::size_t) noexcept {
     return num_bytes;
@@ -65,6 +65,9 @@ class FeetechRobot final : public Robot {
  private:
   // position, speed, load, voltage, temperature: registers 56..63
   static constexpr std::size_t kStateBytes = 8;
+  // torque and goals before them: registers 40..63
+  static constexpr std::size_t kWideBytes = feetech::Protocol::kMaxAnswer;
+  static constexpr unsigned kWideEvery = 8;        // reads
   static constexpr std::size_t kConfigBytes = 31;  // registers 3..33
 
   struct Servo {
@@ -114,7 +117,9 @@ class FeetechRobot final : public Robot {
   // fixed buffers of the loop calls
   std::array<Servo, kMaxServos> servos_{};
   std::array<std::uint8_t, kMaxServos * 7> data_{};  // rows of the next sync write
+  unsigned num_reads_ = 0;
   feetech::Frame state_request_;
+  feetech::Frame wide_request_;
   feetech::Frame torque_request_;
   feetech::Frame torque_limit_request_;
 };

@@ -34,6 +34,8 @@ constexpr int kStale = 21;
 constexpr int kHold = 4;
 // a joint that does not follow: until this motion has left it max_following_error behind
 constexpr int kFollow = 420;
+// the torque register is read with every eighth state
+constexpr int kWide = 9;
 constexpr bool kSparesGripper = true;
 
 const Row kRows[] = {
@@ -66,8 +68,8 @@ const Row kRows[] = {
     {FaultKind::freeze, {}, Outcome::faults, Reason::obstruction, kFollow, kSparesGripper},
     {FaultKind::wrong_mode, {}, Outcome::faults, Reason::obstruction, kFollow, kSparesGripper},
     {FaultKind::drive_error, {}, Outcome::faults, Reason::drive_fault, 1, kSparesGripper},
-    {FaultKind::torque_lost, {}, Outcome::faults, Reason::obstruction, kFollow, kSparesGripper},
-    {FaultKind::reboot, {}, Outcome::faults, Reason::obstruction, kFollow, kSparesGripper},
+    {FaultKind::torque_lost, {}, Outcome::faults, Reason::torque_lost, kWide},
+    {FaultKind::reboot, {}, Outcome::faults, Reason::torque_lost, kWide},
     {FaultKind::brown_out, {}, Outcome::faults, Reason::torque_lost, kStale},
     {FaultKind::block, {}, Outcome::faults, Reason::obstruction, kFollow, kSparesGripper},
     {FaultKind::supply, {}, Outcome::runs, Reason::none, 0},

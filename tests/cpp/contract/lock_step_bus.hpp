@@ -30,6 +30,7 @@ class LockStepBus final : public Bus {
     if (is_open_) throw BusError(name_ + " is already open");
     is_open_ = true;
     input_.clear();
+    input_.reserve(4096);  // loop calls take no memory, nor does this on their behalf
   }
   void close() noexcept override { is_open_ = false; }
   bool is_open() const noexcept override { return is_open_; }

@@ -1,5 +1,6 @@
 // DynamixelRobot against emulated servos: the Robot contract, and what only this family has: the bus
 // watchdog, alerts, shared answers, current-based positions. SPDX-License-Identifier: Apache-2.0
+#include "drivers/allocation_count.hpp"
 #include "drivers/dynamixel_arm.hpp"
 
 namespace wallx::test {
@@ -53,15 +54,19 @@ TEST(dynamixel_a_tripped_watchdog_is_a_drive_error_until_enable_clears_it) {
   for (int i = 0; i < 12 && found.ok(); ++i) found = bench.read();
   CHECK(found.code == ErrorCode::drive_error);
   CHECK_EQ(found.detail, DynamixelRobot::kWatchdogTripped);
-  CHECK(found.joint >= 0);
+  REQUIRE(found.joint >= 0);
+  const auto joint = static_cast<std::size_t>(found.joint);
+  CHECK(bench.state.drive_health[joint] == DriveHealth::fault);
+  CHECK_EQ(int{bench.state.drive_error[joint]}, int{dynamixel::kErrorWatchdog});
+  for (int i = 0; i < 18; ++i)
+    CHECK(bench.read().ok());  // told once: who resets is not told again before enable()
+  CHECK(bench.state.drive_health[joint] == DriveHealth::ok);
   // goals are refused: nothing moves
   const double before = bench.arm->goal(0);
   row[0] += 0.005;
   (void)bench.send(row);
   bench.arm->advance(robot_contract::kTick);
   CHECK_EQ(bench.arm->goal(0), before);
-  while (!bench.read().ok()) {
-  }
   REQUIRE(bench.enable(bench.measured()).ok());
   CHECK(bench.cycles(30, bench.measured()).ok());
 }
@@ -197,6 +202,27 @@ TEST(dynamixel_release_lets_go_and_says_so) {
   CHECK(bench.robot.release(kNever).ok());
   for (std::size_t i = 0; i < 3; ++i) CHECK(!bench.arm->has_torque(i));
   CHECK(bench.send(bench.measured()).code == ErrorCode::wrong_state);
+}
+
+TEST(dynamixel_loop_calls_never_allocate) {
+  DynamixelBench bench;
+  bench.robot.connect();
+  REQUIRE(bench.read().ok());
+  const std::vector<double> row = bench.measured();
+  std::size_t num_failed = 0;
+  const std::size_t before = allocations_on_this_thread();
+  num_failed += !bench.enable(row).ok();
+  for (int i = 0; i < 30; ++i) num_failed += !bench.cycle(row).ok();
+  num_failed += !bench.robot.limit_torque(0.5, kNever).ok();
+  const std::size_t num_failed_whole = num_failed;
+  bench.arm->silence(1, true);
+  for (int i = 0; i < 3; ++i) num_failed += !bench.cycle(row).ok();
+  num_failed += !bench.enable(row).ok();
+  num_failed += !bench.robot.release(kNever).ok();
+  CHECK_EQ(allocations_on_this_thread(), before);
+  CHECK_EQ(num_failed_whole, 0u);
+  CHECK_EQ(num_failed, 5u);
+  bench.robot.disconnect();
 }
 
 TEST(dynamixel_goals_never_leave_the_calibrated_range) {

@@ -202,6 +202,20 @@ TEST(nothing_works_before_connect_or_after_disconnect) {
   CHECK(arm.servos->log.empty());
 }
 
+// it answers every request, at rest and in time: only its torque register tells
+TEST(torque_that_is_lost_between_two_reads_is_found_within_eight) {
+  Arm arm;
+  arm.start();
+  arm.servos->registers[2][40] = 0;
+  Result found;
+  int count = 0;
+  while (found.ok() && count < 8) found = arm.robot.read(arm.deadline, arm.state), ++count;
+  CHECK(found.code == ErrorCode::torque_off);
+  CHECK_EQ(found.joint, 1);
+  arm.servos->registers[2][40] = 1;
+  for (int i = 0; i < 16; ++i) CHECK(arm.robot.read(arm.deadline, arm.state).ok());
+}
+
 TEST(send_writes_all_goals_in_one_frame) {
   Arm arm;
   arm.start();

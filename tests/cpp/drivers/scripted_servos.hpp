@@ -73,6 +73,8 @@ class ScriptedServos final : public Bus {
     if (instruction == 0x82)
       for (std::size_t i = 7; i + 1 < request.size(); ++i)
         if (registers.count(request[i])) read(request[i], request[5], request[6]);
+    if (instruction == 0x03 && registers.count(id))
+      std::copy(request.begin() + 6, request.end() - 1, registers[id].begin() + request[5]);
     if (instruction == 0x83)
       for (std::size_t i = 7; i + 1 < request.size(); i += 1u + request[6])
         for (std::size_t k = 0; k < request[6] && registers.count(request[i]); ++k)
