@@ -18,6 +18,7 @@
 
 #include "base/errors.hpp"
 #include "drivers/buses/arrival_time.hpp"
+#include "drivers/buses/can_link.hpp"
 #include "drivers/buses/poll.hpp"
 
 namespace wallx {
@@ -51,7 +52,11 @@ canfd_frame to_kernel(const CanFrame& frame) noexcept {
 
 }  // namespace
 
-SocketCanBus::SocketCanBus(const BusConfig& config) : port_(config.port), is_fd_(config.data_bit_rate > 0) {
+SocketCanBus::SocketCanBus(const BusConfig& config)
+    : port_(config.port),
+      bit_rate_(config.bit_rate),
+      data_bit_rate_(config.data_bit_rate),
+      is_fd_(config.data_bit_rate > 0) {
   if (port_.empty() || port_.size() >= IFNAMSIZ)
     throw ConfigError("port of socketcan bus is '" + port_ + "', must be a network interface of 1.." +
                       std::to_string(IFNAMSIZ - 1) +
@@ -91,6 +96,10 @@ void SocketCanBus::configure(int fd) const {
           "set data_bit_rate = 0 in [bus] of the robot's file");
     set_option(port_, fd, SOL_CAN_RAW, CAN_RAW_FD_FRAMES, 1, "cannot do FD");
   }
+  // frames at another rate than the motors' are errors on the wire, up to bus-off: better refused by number
+  const CanLink link = read_can_link(index);
+  compare("bit_rate", bit_rate_, link.bit_rate);
+  if (is_fd_) compare("data_bit_rate", data_bit_rate_, link.data_bit_rate);
   const can_err_mask_t errors = CAN_ERR_BUSOFF | CAN_ERR_RESTARTED | CAN_ERR_CRTL;
   set_option(port_, fd, SOL_CAN_RAW, CAN_RAW_ERR_FILTER, errors, "cannot report errors");
   set_option(port_, fd, SOL_SOCKET, SO_TIMESTAMPNS, 1, "cannot stamp frames");
@@ -99,6 +108,13 @@ void SocketCanBus::configure(int fd) const {
   address.can_ifindex = index;
   if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     throw_errno(port_, "cannot be opened", errno);
+}
+
+void SocketCanBus::compare(const char* key, int stated, int actual) const {
+  if (actual == 0 || actual == stated) return;
+  throw BusError("CAN interface " + port_ + " runs with a " + key + " of " + std::to_string(actual) +
+                 " bit/s, the robot's file says " + std::to_string(stated) + "; correct " + key +
+                 " in [bus], or take the interface down and bring it up with the right rate");
 }
 
 void SocketCanBus::close() noexcept {

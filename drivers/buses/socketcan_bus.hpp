@@ -12,14 +12,16 @@ namespace wallx {
 
 class SocketCanBus final : public CanBus {
  public:
-  // `config.port` is the interface; its rates are set where it is brought up (`ip link set can0 up type can
-  // bitrate ...`), and a `data_bit_rate` above 0 asks for FD frames. Throws ConfigError: no interface's name.
+  // `config.port` is the interface. Its rates are set where it is brought up (`ip link set can0 up type can
+  // bitrate ...`) and must be the config's; a virtual one has none. A `data_bit_rate` above 0 asks for FD
+  // frames. Throws ConfigError: no interface's name.
   explicit SocketCanBus(const BusConfig& config);
   ~SocketCanBus() override { close(); }
   SocketCanBus(const SocketCanBus&) = delete;
   SocketCanBus& operator=(const SocketCanBus&) = delete;
 
-  // Throws BusError: no such interface, it is down, it cannot do FD, no permission, no CAN in this kernel.
+  // Throws BusError: no such interface, it is down, has other rates, cannot do FD, no permission, no CAN in
+  // this kernel.
   void open() override;
   void close() noexcept override;
   bool is_open() const noexcept override { return fd_ >= 0; }
@@ -36,10 +38,12 @@ class SocketCanBus final : public CanBus {
 
  private:
   void configure(int fd) const;
+  void compare(const char* key, int stated, int actual) const;
   Result take(CanFrame& frame, bool& is_taken) noexcept;
   Result lost(std::int32_t detail) noexcept;
 
   const std::string port_;
+  const int bit_rate_, data_bit_rate_;  // [bit/s]
   const bool is_fd_;
   int fd_ = -1;
   bool is_lost_ = false;  // until the next open()

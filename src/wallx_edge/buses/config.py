@@ -16,7 +16,7 @@ MAX_ADAPTER_RATE_HZ = 50.0  # of the loop, without asking for the mailbox by nam
 # kind -> its keys besides kind and port
 KEYS: dict[str, tuple[str, ...]] = {
     "serial": ("baud_rate",),
-    "socketcan": ("data_bit_rate",),
+    "socketcan": ("bit_rate", "data_bit_rate"),
     "slcan": ("baud_rate", "bit_rate", "data_bit_rate"),
     "udp_multicast": ("interface", "data_bit_rate"),
     "replay": ("interface",),
