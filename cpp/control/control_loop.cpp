@@ -160,7 +160,9 @@ const LoopRecord& ControlLoop::tick(TimePoint now, Duration lateness) noexcept {
   if (machine_.is_estop() && limiter_.is_at_rest())
     for (std::size_t j = 0; j < num_joints; ++j) lower_torque(j, config_.estop_torque_share);
   if (is_torque_pending_ && !is_bus_closed_) {
-    const Result limited = robot_->limit_torque({torque_share_.data(), num_joints}, now + kEnableTime);
+    // while other joints still brake, a lost confirmation must not slow them down: it is asked for again
+    const Duration time = limiter_.is_at_rest() ? kEnableTime : period_;
+    const Result limited = robot_->limit_torque({torque_share_.data(), num_joints}, now + time);
     if (limited.ok()) is_torque_pending_ = false;
     if (record_.send.ok()) record_.send = limited;
   }

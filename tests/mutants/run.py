@@ -140,7 +140,7 @@ MUTANTS = (
         "has_later_ = latest.generation == generation();",
         "has_later_ = true;",
         "test_control",
-        "late_generation_dies",
+        "the_latest_plan_wins_and_old_generations_die",
     ),
     Mutant(
         "a stalled owner is not noticed",

@@ -52,6 +52,7 @@ class FakeRobot final : public Robot {
   JointArray pose{}, goal{};
   bool is_torque_on = false;
   JointArray goal_velocity{}, torque_share{};
+  TimePoint limit_deadline{};
   int num_enables = 0, num_sends = 0, num_torque_limits = 0, num_releases = 0;
   std::vector<std::vector<double>> sent;  // the poses of enable() and send()
   bool keeps_sent = true;                 // off where allocations are counted
@@ -106,7 +107,8 @@ class FakeRobot final : public Robot {
     if (keeps_sent) sent.emplace_back(position.begin(), position.end());
     return {};
   }
-  Result write_torque_limits(std::span<const double> shares, TimePoint) noexcept override {
+  Result write_torque_limits(std::span<const double> shares, TimePoint deadline) noexcept override {
+    limit_deadline = deadline;
     if (is_closed) return {ErrorCode::bus_closed, -1, 5};
     ++num_torque_limits;
     if (num_lost_limits > 0) return --num_lost_limits, Result{ErrorCode::timeout, 0, 0};

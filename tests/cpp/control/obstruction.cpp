@@ -38,6 +38,7 @@ TEST(a_blocked_joint_is_pulled_back_to_where_it_stands_and_faults) {
   CHECK_NEAR(bench.robot->goal[1], stands - bench.robot->embodiment().joints[1].static_sag, 1e-12);
   CHECK_EQ(bench.robot->torque_share[1], 0.5);
   CHECK_EQ(bench.robot->torque_share[0], 1.0);
+  CHECK(bench.robot->limit_deadline <= bench.now + bench.loop->period());  // the others brake on in time
   // it never pushed further ahead than the bound
   for (const LoopRecord& r : bench.records)
     CHECK(std::abs(r.command[1] - r.measured[1]) <=
