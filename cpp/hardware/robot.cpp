@@ -24,6 +24,12 @@ Result at_joint(ErrorCode code, std::size_t joint) noexcept {
 
 Robot::Robot() : serial_(next_serial()) { measured_.fill(std::nan("")); }
 
+Result Robot::stop_wheels(TimePoint) {
+  for (std::size_t j = 0; j < embodiment().joints.size(); ++j)
+    if (embodiment().joints[j].mode == JointMode::velocity) return at_joint(ErrorCode::wrong_state, j);
+  return {};  // what is in position mode holds by itself
+}
+
 Result Robot::read(TimePoint deadline, JointState& state) noexcept {
   const Result result = read_state(deadline, state);
   if (result.code != ErrorCode::wrong_state && result.code != ErrorCode::bus_closed)

@@ -36,8 +36,9 @@ class Robot {
   virtual void connect() = 0;
   // Stops every joint in velocity mode; joints in position mode keep their last goal, and every torque stays
   // as it is. For safe-stop, whose owner is dead or was shut out: needs no connect() and no answer; opens the
-  // bus where it is closed. Throws BusError. Returns what sending led to.
-  virtual Result stop_wheels(TimePoint deadline) = 0;
+  // bus where it is closed. Throws BusError. Returns what sending led to; wrong_state with the first wheel of
+  // a family that cannot do this.
+  virtual Result stop_wheels(TimePoint deadline);
   // Closes the bus and sends nothing: the motors keep doing what they did. Idempotent.
   virtual void disconnect() noexcept = 0;
   // The file descriptor of the open bus, for safe-stop to inherit; -1: this bus has none.

@@ -48,6 +48,7 @@ resolution = 128
 horizon = 32
 step = 0.03
 execute_rows = 16
+max_first_step = 1.5   # the untrained checkpoint begins at its own rest pose, far from the folded arm
 
 [[camera]]
 role = "face_view"

@@ -35,15 +35,19 @@ class Robot:
     A thread of the C++ core runs the control loop from :meth:`connect` to :meth:`disconnect`.
     """
 
-    def __init__(self, robot: _core.Robot, loop: _core.ControlLoop, stop_file: Path | None = None) -> None:
+    def __init__(
+        self, robot: _core.Robot, loop: _core.ControlLoop, stop_file: Path | None = None, max_first_step: float = 0.5
+    ) -> None:
         """Use :meth:`connect`.
 
         Args:
             robot: connected.
             loop: running on it.
             stop_file: what ``safe-stop`` must know to watch over it; without one nobody watches.
+            max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
         """
         self._stop_file = stop_file
+        self.max_first_step = max_first_step
         self._watcher: Watcher | None = None
         self._estop: _core.EstopListener | None = None  # listens as long as it is there
         self._robot = robot
@@ -78,8 +82,9 @@ class Robot:
         by_joint = dict(zip((joint.name for joint in embodiment.joints), calibration, strict=True))
         check_signature(config.calibration, embodiment, by_joint, config.bus)
         core = _core.make_robot(embodiment, calibration, config.bus.core())
-        loop = _core.ControlLoop(core, rate_hz=config.rate_hz)
-        robot = cls(core, loop, write_stop_file(embodiment, calibration, config.bus))
+        # a row may be as far again by the time it is due: the chunk took its time
+        loop = _core.ControlLoop(core, rate_hz=config.rate_hz, max_first_step=2 * config.max_first_step)
+        robot = cls(core, loop, write_stop_file(embodiment, calibration, config.bus), config.max_first_step)
         try:
             core.connect()
             chip, line, is_active_low = config.estop or ("", 0, True)

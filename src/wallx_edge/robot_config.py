@@ -51,6 +51,7 @@ class RobotConfig:
         statistics = "so101"                # key in the checkpoint; may be left out when it has one
         num_steps = 10                      # Euler steps
         attention = "bidirectional"
+        max_first_step = 0.5                # from the measured pose to a chunk's first row, at most [rad]
         execute_rows = 24                   # rows played before the next chunk takes over
         seed = 0
 
@@ -72,6 +73,7 @@ class RobotConfig:
         checkpoint: folder.
         policy: how to ask it.
         execute_rows: rows of a chunk that are played before the next one takes over.
+        max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
         cameras: role -> table for :func:`wallx_edge.cameras.open_camera`.
     """
 
@@ -85,6 +87,7 @@ class RobotConfig:
     checkpoint: Path
     policy: PolicyConfig
     execute_rows: int
+    max_first_step: float
     cameras: Mapping[str, Mapping[str, Any]]
 
     @classmethod
@@ -120,7 +123,7 @@ class RobotConfig:
         cameras = _cameras(top)
         policy = top.table("policy")
         options = ("resolution", "horizon", "step", "statistics", "num_steps", "attention", "time_grid")
-        policy.check_keys(("checkpoint",), (*options, "rope_layout", "execute_rows", "seed"))
+        policy.check_keys(("checkpoint",), (*options, "rope_layout", "execute_rows", "max_first_step", "seed"))
         defaults = PolicyConfig()
         resolution = policy.integer("resolution", -1, 4096, defaults.resolution)
         if resolution == 0:
@@ -153,6 +156,7 @@ class RobotConfig:
             checkpoint=base / policy.text("checkpoint"),
             policy=config,
             execute_rows=policy.integer("execute_rows", 1, horizon, max(1, horizon * 3 // 4)),
+            max_first_step=policy.positive("max_first_step", "rad", 0.5),
             cameras=cameras,
         )
 

@@ -51,7 +51,7 @@ def stop_file_path(port: str) -> Path:
     else:
         folder = Path(tempfile.gettempdir()) / f"wallx-edge-{os.getuid()}"
     mark = hashlib.sha256(port.encode()).hexdigest()[:8]
-    return folder / f"{Path(port).name}-{mark}.stop.json"
+    return folder / f"{Path(port).name[:24]}-{mark}.stop.json"
 
 
 def estop_socket_path(port: str) -> Path:
@@ -108,8 +108,9 @@ class Watcher:
         Raises:
             DeviceError: it is not installed, or does not start.
         """
+        program = str(safe_stop_program())
         reading, self._writing = os.pipe()
-        command = [str(safe_stop_program()), "--watch", str(stop_file), str(bus), str(heartbeat), str(reading)]
+        command = [program, "--watch", str(stop_file), str(bus), str(heartbeat), str(reading)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -120,14 +121,14 @@ class Watcher:
             )
         except OSError as error:
             os.close(self._writing)
-            raise DeviceError(f"{command[0]} does not start: {error}; install wallx-edge again") from error
+            raise DeviceError(f"{program} does not start: {error}; install wallx-edge again") from error
         finally:
             os.close(reading)
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], START_TIMEOUT)
         if not ready or self._process.stdout.readline() != b"watching\n":
             self.leave()
-            raise DeviceError(f"{command[0]} does not watch, exit code {self._process.returncode}: see its message")
+            raise DeviceError(f"{program} does not watch, exit code {self._process.returncode}: see its message")
 
     @property
     def pid(self) -> int:

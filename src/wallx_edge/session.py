@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 TICK = 0.05  # between looks at the loop [s]
 MAX_OUTSIDE = 0.2  # share of a chunk's normalised values beyond +-1: its statistics do not fit what it says
-MAX_FIRST_STEP = 0.5  # from the measured pose to a chunk's first row, the largest of all joints [rad]
 MAX_REFUSALS = 5  # chunks in a row
 
 
@@ -49,7 +48,13 @@ class PlayedChunk:
     rows: NDArray[np.float64]
 
 
-def refusal(chunk: ActionChunk, rows: NDArray[np.float64], measured: NDArray[np.float64], names: Sequence[str]) -> str:
+def refusal(
+    chunk: ActionChunk,
+    rows: NDArray[np.float64],
+    measured: NDArray[np.float64],
+    names: Sequence[str],
+    max_first_step: float,
+) -> str:
     """Why a chunk must not reach the robot; empty: it may.
 
     Args:
@@ -57,6 +62,7 @@ def refusal(chunk: ActionChunk, rows: NDArray[np.float64], measured: NDArray[np.
         rows: its joint rows [rad]   (horizon, joints)
         measured: the pose that it was computed from; NaN where a joint has no position [rad]   (joints,)
         names: of the joints.
+        max_first_step: from the measured pose to the first row, of any joint [rad].
     """
     if chunk.outside > MAX_OUTSIDE:
         return (
@@ -65,10 +71,11 @@ def refusal(chunk: ActionChunk, rows: NDArray[np.float64], measured: NDArray[np.
         )
     distance = np.nan_to_num(np.abs(rows[0] - measured))
     worst = int(np.argmax(distance))
-    if distance[worst] > MAX_FIRST_STEP:
+    if distance[worst] > max_first_step:
         return (
             f"the chunk begins at {rows[0, worst]:.3f} rad for {names[worst]}, {distance[worst]:.3f} rad from where it "
-            f"stands, at most {MAX_FIRST_STEP:g} rad may lie between; check calibration, statistics and action layout"
+            f"stands, at most {max_first_step:g} rad (policy.max_first_step) may lie between; check calibration, "
+            "statistics and action layout"
         )
     return ""
 
@@ -94,7 +101,12 @@ class Session:
     """One policy, one robot, one task. The policy runs on a thread of its own; the loop never waits for it."""
 
     def __init__(
-        self, policy: Policy, robot: Robot, cameras: Mapping[str, Camera], task: str, execute_rows: int | None = None
+        self,
+        policy: Policy,
+        robot: Robot,
+        cameras: Mapping[str, Camera],
+        task: str,
+        execute_rows: int | None = None,
     ) -> None:
         """Matches policy, robot and cameras.
 
@@ -104,7 +116,6 @@ class Session:
             cameras: open, by role.
             task: the instruction.
             execute_rows: rows of a chunk that are played before the next is asked for; three quarters by default.
-
         Raises:
             ConfigError: they do not fit.
         """
@@ -248,7 +259,7 @@ class Session:
                 if self._stop.is_set():
                     return
                 rows = self._map.joint_rows(chunk)
-                why = refusal(chunk, rows, self._measured, self._robot.joint_names)
+                why = refusal(chunk, rows, self._measured, self._robot.joint_names, self._robot.max_first_step)
                 log.log(
                     logging.WARNING if why else logging.DEBUG,
                     "chunk: %.3f beyond +-1, first row %.3f rad from the measured pose%s",

@@ -451,7 +451,7 @@ def so101_robot(tmp_path: Path, port: str, baud_rate: int = 1_000_000) -> _core.
 def test_a_robot_cannot_be_moved_or_made_from_python(tmp_path: Path) -> None:
     robot = so101_robot(tmp_path, "/dev/null")
     public = {name for name in dir(robot) if not name.startswith("_")}
-    assert public == {"connect", "disconnect", "embodiment", "serial"}
+    assert public == {"bus_descriptor", "connect", "disconnect", "embodiment", "serial"}
     with pytest.raises(TypeError):
         _core.Robot()
 

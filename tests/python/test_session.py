@@ -24,8 +24,9 @@ from wallx_edge.policy import Policy
 from wallx_edge.robot import Robot
 from wallx_edge.robot_config import RobotConfig
 from wallx_edge.scene import pattern
-from wallx_edge.session import Session, Status
+from wallx_edge.session import Session, Status, refusal
 from wallx_edge.sim import read_log
+from wallx_edge.types import ActionChunk, DofLayout
 
 PROGRAM = [sys.executable, "-c", "import sys; from wallx_edge.cli import main; sys.exit(main())"]
 
@@ -35,6 +36,32 @@ def open_session(stack: ExitStack, config: RobotConfig) -> tuple[Session, Robot,
     cameras = stack.enter_context(config.open_cameras())
     robot = stack.enter_context(Robot.connect(config))
     return Session(policy, robot, cameras, "follow the block", config.execute_rows), robot, policy
+
+
+def test_a_chunk_that_begins_far_away_is_refused(arm: LiveArm, caplog: pytest.LogCaptureFixture) -> None:
+    config = arm.edit("max_first_step = 1.5", "max_first_step = 0.01")
+    with ExitStack() as stack:
+        session, robot, _ = open_session(stack, config)
+        with pytest.raises(SafetyStop, match=r"5 chunks in a row .* \(policy.max_first_step\)"):
+            session.run(30.0)
+        assert session.chunks == []
+        assert robot.loop.state == "hold"
+    refused = [r for r in caplog.records if "refused" in r.getMessage()]
+    assert len(refused) == 5
+    assert np.ptp(arm.story().goals, axis=0).max() == 0
+
+
+def test_a_chunk_outside_its_statistics_is_refused() -> None:
+    layout = DofLayout.from_config({"left": 1, "right": 1})
+    rows = np.array([[0.1, 1.0], [0.2, 5.0]])
+    measured = np.array([0.0, np.nan])  # a wheel has no position to begin at
+
+    def why(outside: float, first: float = 0.5) -> str:
+        return refusal(ActionChunk(rows, 0.1, 1.0, layout, outside), rows, measured, ("left", "right"), first)
+
+    assert why(0.2) == ""
+    assert "21% of the chunk's normalised values" in why(0.21)
+    assert "0.100 rad for left" in why(0.0, first=0.09)
 
 
 def test_the_demo_proves_itself(tmp_path: Path) -> None:

@@ -138,6 +138,29 @@ TEST(a_servo_that_restarts_is_torque_lost_and_the_others_hold) {
   CHECK_NEAR(plant.angle(Plant::lift), 0.4, 0.03);
 }
 
+TEST(a_servo_that_lost_its_torque_is_noticed) {
+  Plant plant;
+  plant.enable();
+  plant.run_at(0.4);
+  // longer than a restart takes: what the others hold must not hide it
+  REQUIRE(plant.wire->brown_out(1));
+  plant.tick(400);
+  CHECK(plant.loop->state() == LoopState::fault);
+  plant.loop->request(kRequestReset);
+  plant.tick(3);
+  plant.enable();  // with every joint, also the one that restarted
+  plant.tick(50);
+  REQUIRE(plant.loop->state() == LoopState::armed);
+  const std::uint8_t off[] = {0};
+  plant.wire->silence(1, true);
+  plant.tick(2);
+  (void)plant.wire->servo(0).write(40, off);  // away for two answers, and back without torque
+  plant.wire->silence(1, false);
+  CHECK_EQ(plant.tick_until(LoopState::fault, 5), 1);
+  CHECK(plant.records.back().cause.reason == Reason::torque_lost);
+  CHECK_EQ(plant.records.back().cause.joint, 0);
+}
+
 TEST(releasing_lets_go_of_every_joint) {
   Plant plant;
   plant.enable();

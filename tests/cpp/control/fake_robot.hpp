@@ -59,7 +59,6 @@ class FakeRobot final : public Robot {
   const Embodiment& embodiment() const noexcept override { return embodiment_; }
   void connect() override {}
   void disconnect() noexcept override {}
-  Result stop_wheels(TimePoint) override { return {}; }
 
   Result read_state(TimePoint, JointState& state) noexcept override {
     if (is_closed) return {ErrorCode::bus_closed, -1, 5};

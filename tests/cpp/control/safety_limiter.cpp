@@ -435,6 +435,55 @@ TEST(reasons_name_the_limit_that_was_met) {
   CHECK_EQ(first(2), kLimitJerk | kLimitAcceleration | kLimitVelocity | kLimitPosition);
 }
 
+TEST(a_command_that_is_pulled_back_never_moves_away_and_keeps_every_limit_afterwards) {
+  std::mt19937_64 random(11);
+  std::uniform_real_distribution<double> anywhere(-2.5, 2.5);
+  constexpr double dt = 0.005;
+  long num_pulled = 0;
+  for (int run = 0; run < 200; ++run) {
+    JointSpec joint;
+    joint.name = "joint";
+    joint.limits = {-2, 2, 3, 20, 400};
+    joint.max_following_error = 0.3;
+    joint.static_sag = 0.05;
+    joint.grips = run % 3 == 0;
+    const double pulled_to = joint.grips ? 0.3 : 0.05;
+    SafetyLimiter limiter({&joint, 1}, 1, dt);
+    double measured = anywhere(random) / 2;
+    REQUIRE(limiter.reset({&measured, 1}, 1).has_value());
+    double target = 0, v = 0;
+    bool was_pulled = false;
+    for (std::uint64_t tick = 2; tick < 400; ++tick) {
+      if (tick % 50 == 2) target = anywhere(random);
+      measured += std::clamp(limiter.command()[0] - measured, -0.002, 0.002);  // a joint that lags far behind
+      const double before = limiter.command()[0], ahead = before - measured;
+      was_pulled = limiter.pull_back(0, measured);
+      const double now = limiter.command()[0];
+      CHECK_EQ(was_pulled, std::abs(ahead) > 0.3);
+      if (was_pulled) {
+        ++num_pulled;
+        CHECK_NEAR(std::abs(now - measured), pulled_to, 1e-12);
+        CHECK(std::min(before, measured) <= now && now <= std::max(before, measured));
+        v = 0;
+      } else {
+        CHECK_EQ(now, before);
+      }
+      LimitReasons reasons;
+      const double next = limiter.limit({&target, 1}, tick, reasons).position()[0];
+      const double nv = (next - now) / dt;
+      CHECK(std::abs(nv) <= 3 * (1 + 1e-9));
+      CHECK(std::abs(nv - v) / dt <= 20 * (1 + 1e-6));
+      CHECK(next >= -2 && next <= 2);
+      v = nv;
+    }
+  }
+  CHECK(num_pulled > 1000);
+  JointSpec joint;
+  joint.limits = {-2, 2, 3, 20, 400};
+  SafetyLimiter limiter({&joint, 1}, 1, dt);
+  CHECK(!limiter.pull_back(0, std::nan("")));
+}
+
 TEST(commands_carry_robot_and_tick) {
   JointSpec joint;
   joint.name = "joint";
