@@ -35,10 +35,6 @@ struct Protocol {
   static void for_each_part(const Reply& frame, std::size_t, std::size_t, Visit&& visit) noexcept {
     visit(frame);
   }
-  static std::size_t wire_bytes_before_last(const Frame& request, std::size_t num_bytes,
-                                            std::size_t num_servos) noexcept {
-    return request.bytes().size() + (num_servos - 1) * (num_bytes + 6);
-  }
 };
 
 }  // namespace feetech
