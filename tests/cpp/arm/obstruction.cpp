@@ -143,7 +143,7 @@ TEST(a_servo_that_lost_its_torque_is_noticed) {
   plant.enable();
   plant.run_at(0.4);
   // longer than a restart takes: what the others hold must not hide it
-  REQUIRE(plant.wire->brown_out(1));
+  REQUIRE(plant.wire->set_fault(emulator::FaultKind::brown_out, 1, 0.1));
   plant.tick(400);
   CHECK(plant.loop->state() == LoopState::fault);
   plant.loop->request(kRequestReset);
@@ -152,10 +152,10 @@ TEST(a_servo_that_lost_its_torque_is_noticed) {
   plant.tick(50);
   REQUIRE(plant.loop->state() == LoopState::armed);
   const std::uint8_t off[] = {0};
-  plant.wire->silence(1, true);
+  plant.wire->set_fault(emulator::FaultKind::silent, 1, 0);
   plant.tick(2);
   (void)plant.wire->servo(0).write(40, off);  // away for two answers, and back without torque
-  plant.wire->silence(1, false);
+  plant.wire->clear_fault(emulator::FaultKind::silent, 1);
   CHECK_EQ(plant.tick_until(LoopState::fault, 5), 1);
   CHECK(plant.records.back().cause.reason == Reason::torque_lost);
   CHECK_EQ(plant.records.back().cause.joint, 0);
