@@ -131,7 +131,8 @@ class RobotConfig:
             "has_embodied_prologue",
             "is_whole_state_told",
         )
-        policy.check_keys(("checkpoint",), (*options, *variant, "rope_layout", "execute_rows", "max_first_step", "seed"))
+        ours = ("rope_layout", "execute_rows", "max_first_step", "seed")
+        policy.check_keys(("checkpoint",), (*options, *variant, *ours))
         defaults = PolicyConfig()
         step = policy.positive("step", "s", defaults.step)
         if step > 1:
