@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from wallx_edge import _core
-from wallx_edge.bench_sync_read import IDS, WIRE_SECONDS, bench_codecs, bench_sync_read
+from wallx_edge.bench.sync_read import IDS, WIRE_SECONDS, bench_codecs, bench_sync_read
 from wallx_edge.errors import BusError, ConfigError
 from wallx_edge.sim import ArmEmulator, ServoSetup
 

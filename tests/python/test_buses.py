@@ -17,7 +17,7 @@ import serial
 from can_lines import PATIENCE, every_kind, exchange, pty_wire
 from live_arm import LiveArm
 from wallx_edge import _core
-from wallx_edge.bus_benchmark import bench_bus
+from wallx_edge.bench.bus import bench_bus
 from wallx_edge.buses import Adapter, BusConfig
 from wallx_edge.calibrate.unit import Unit
 from wallx_edge.embodiment import load_embodiment

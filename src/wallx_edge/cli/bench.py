@@ -14,14 +14,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from wallx_edge import bench_sync_read, benchmark, bus_benchmark
-from wallx_edge.benchmark_loop import SETUPS, bench_loop
+from wallx_edge.bench.bus import bench_bus
+from wallx_edge.bench.engine import bench_engine, bench_load
+from wallx_edge.bench.loop import SETUPS, bench_loop
+from wallx_edge.bench.sync_read import bench_codecs, bench_sync_read
 from wallx_edge.cli import duration
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.synth import synth
 
-PARTS = ("engine", "load", "loop", "bus", "sync-read", "codecs")
+PARTS = ("engine", "load", "loop", "bus")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,13 +61,13 @@ def run(args: argparse.Namespace) -> int:
             if part == "engine":
                 results[part] = _engine(args.checkpoint)
             elif part == "load":
-                results[part] = benchmark.bench_load()
-            elif part == "sync-read":
-                results[part] = bench_sync_read.bench_sync_read()
-            elif part == "codecs":
-                results[part] = bench_sync_read.bench_codecs()
+                results[part] = bench_load()
             else:
-                results[part] = bus_benchmark.bench_bus()
+                results[part] = {
+                    "transports": bench_bus(),
+                    "sync_read": bench_sync_read(),
+                    "codecs": bench_codecs(),
+                }
     if args.json:
         print(json.dumps(results, indent=1))
     else:
@@ -75,11 +77,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _engine(checkpoint: Path | None) -> dict[str, Any]:
     if checkpoint is not None:
-        return benchmark.bench_engine(checkpoint)
+        return bench_engine(checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         joints = {joint.name: joint.rest_position for joint in load_embodiment("so101").joints}
         synth("tiny", Path(folder) / "synth-tiny", joints, "so101")
-        return benchmark.bench_engine(Path(folder) / "synth-tiny")
+        return bench_engine(Path(folder) / "synth-tiny")
 
 
 def _loop(args: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
@@ -103,72 +105,88 @@ def _machine() -> str:
 
 def _print(console: Console, results: dict[str, Any]) -> None:
     console.print(results["machine"])
-    if engine := results.get("engine"):
-        console.print(f"\nengine, fp32, one thread, {engine['checkpoint']}")
-        for row in engine["rows"]:
-            console.print(
-                f"  prefix {row['prefix_tokens']:5d} tokens: prefill {row['prefill_ms']:8.2f} ms, "
-                f"Euler step {row['step_ms']:7.3f} ms, text {row['text_tokens_per_s']:7.1f} tokens/s "
-                f"(slowest {row['longest_token_ms']:.2f} ms)",
-                soft_wrap=True,
-            )
-        first = engine["rows"][0]
-        console.print(
-            f"  after a subtask's prompt on the same pictures: {engine['shared_tokens']} of {first['prefix_tokens']} "
-            f"tokens shared, prefill {engine['reused_prefill_ms']:.2f} ms instead of {first['prefill_ms']:.2f} ms",
-            soft_wrap=True,
-        )
-        console.print(
-            f"  a prefix {engine['prefix_ratio']:.1f} times as long makes a step {engine['step_ratio']:.2f} times as "
-            f"long; computing it again in every step would make that {engine['recompute_ratio']:.0f} times",
-            soft_wrap=True,
-        )
-        console.print(
-            f"  prefill {engine['engine_gflops']:.0f} GFLOP/s in its products alone; numpy's product, all threads, "
-            f"{engine['numpy_gflops']:.0f} GFLOP/s",
-            soft_wrap=True,
-        )
-    if load := results.get("load"):
-        console.print("\nloading, peak resident memory with file pages")
-        for row in load:
-            console.print(
-                f"  {row['dtype']:5s} {row['fp32_mb']:7.1f} MB in fp32, peak grows by {row['growth_mb']:7.1f} MB: "
-                f"{row['ratio']:.2f} times; {row['load_s']:.2f} s"
-            )
+    if "engine" in results:
+        _print_engine(console, results["engine"])
+    if "load" in results:
+        _print_load(console, results["load"])
     for loop in results.get("loop", []):
+        _print_loop(console, loop)
+    if "bus" in results:
+        _print_bus(console, results["bus"])
+
+
+def _print_engine(console: Console, engine: dict[str, Any]) -> None:
+    console.print(f"\nengine, fp32, one thread, {engine['checkpoint']}")
+    for row in engine["rows"]:
         console.print(
-            f"\ncontrol loop, {loop['title']}, {loop['rate_hz']:.0f} Hz, {loop['busy_threads']} busy Python threads "
-            f"beside it; medians of {loop['blocks']} blocks of {loop['block_s']:g} s, in turns with a bare loop\n"
-            f"  late p50 {loop['lateness_p50_us']:.0f} us, p99 {loop['lateness_p99_us']:.0f} us; bare loop "
-            f"{loop['bare_p50_us']:.0f} us, {loop['bare_p99_us']:.0f} us: p99 {loop['p99_ratio']:.2f} times\n"
-            f"  reading p50 {loop['read_p50_us']:.0f} us, overruns {loop['overrun_share']:.3%}, fresh feedback from "
-            f"every joint in {loop['fresh_share']:.3%}\n"
-            f"  calls for memory from the loop's thread in {loop['ticks']} ticks: {loop['allocations']} allocations, "
-            f"{loop['frees']} frees, {loop['mappings']} mappings; SCHED_FIFO: {loop['is_fifo']}",
+            f"  prefix {row['prefix_tokens']:5d} tokens: prefill {row['prefill_ms']:8.2f} ms, "
+            f"Euler step {row['step_ms']:7.3f} ms, text {row['text_tokens_per_s']:7.1f} tokens/s "
+            f"(slowest {row['longest_token_ms']:.2f} ms)",
             soft_wrap=True,
         )
-    if buses := results.get("bus"):
-        console.print("\nbuses, eight bytes to another process and back, medians of interleaved blocks")
-        for row in buses:
-            if "left_out" in row:
-                console.print(f"  {row['transport']:26s} left out: {row['left_out']}", soft_wrap=True)
-            else:
-                console.print(f"  {row['transport']:26s} p50 {row['p50_us']:6.0f} us, p99 {row['p99_us']:6.0f} us")
-    if sync := results.get("sync-read"):
+    first = engine["rows"][0]
+    console.print(
+        f"  after a subtask's prompt on the same pictures: {engine['shared_tokens']} of {first['prefix_tokens']} "
+        f"tokens shared, prefill {engine['reused_prefill_ms']:.2f} ms instead of {first['prefill_ms']:.2f} ms",
+        soft_wrap=True,
+    )
+    console.print(
+        f"  a prefix {engine['prefix_ratio']:.1f} times as long makes a step {engine['step_ratio']:.2f} times as "
+        f"long; computing it again in every step would make that {engine['recompute_ratio']:.0f} times",
+        soft_wrap=True,
+    )
+    console.print(
+        f"  prefill {engine['engine_gflops']:.0f} GFLOP/s in its products alone; numpy's product, all threads, "
+        f"{engine['numpy_gflops']:.0f} GFLOP/s",
+        soft_wrap=True,
+    )
+
+
+def _print_load(console: Console, load: list[dict[str, Any]]) -> None:
+    console.print("\nloading, peak resident memory with file pages")
+    for row in load:
         console.print(
-            f"\nsync read of {sync['bytes']} bytes from {sync['servos']} emulated servos, {sync['wire_us']:.0f} us on "
-            f"the wire; medians of {sync['blocks']} interleaved blocks of {sync['reads']} reads"
+            f"  {row['dtype']:5s} {row['fp32_mb']:7.1f} MB in fp32, peak grows by {row['growth_mb']:7.1f} MB: "
+            f"{row['ratio']:.2f} times; {row['load_s']:.2f} s"
         )
-        for name, row in sync["readers"].items():
-            console.print(
-                f"  {name:13s} {row['read_us']:7.0f} us a read, {row['wire_share']:.0%} of the wire's rate, "
-                f"{row['cpu_us']:6.0f} us of processor time, {row['failed']} failed"
-            )
-        if "cpu_ratio" in sync:
-            console.print(f"  processor time: {sync['cpu_ratio']:.2f} of the Python reader's")
+
+
+def _print_loop(console: Console, loop: dict[str, Any]) -> None:
+    console.print(
+        f"\ncontrol loop, {loop['title']}, {loop['rate_hz']:.0f} Hz, {loop['busy_threads']} busy Python threads "
+        f"beside it; medians of {loop['blocks']} blocks of {loop['block_s']:g} s, in turns with a bare loop\n"
+        f"  late p50 {loop['lateness_p50_us']:.0f} us, p99 {loop['lateness_p99_us']:.0f} us; bare loop "
+        f"{loop['bare_p50_us']:.0f} us, {loop['bare_p99_us']:.0f} us: p99 {loop['p99_ratio']:.2f} times\n"
+        f"  reading p50 {loop['read_p50_us']:.0f} us, overruns {loop['overrun_share']:.3%}, fresh feedback from "
+        f"every joint in {loop['fresh_share']:.3%}\n"
+        f"  calls for memory from the loop's thread in {loop['ticks']} ticks: {loop['allocations']} allocations, "
+        f"{loop['frees']} frees, {loop['mappings']} mappings; SCHED_FIFO: {loop['is_fifo']}",
+        soft_wrap=True,
+    )
+
+
+def _print_bus(console: Console, bus: dict[str, Any]) -> None:
+    console.print("\nbuses, eight bytes to another process and back, medians of interleaved blocks")
+    for row in bus["transports"]:
+        if "left_out" in row:
+            console.print(f"  {row['transport']:26s} left out: {row['left_out']}", soft_wrap=True)
         else:
-            console.print("  without the package feetech-servo-sdk there is no Python reader to compare with")
-    if codecs := results.get("codecs"):
-        console.print("\nencoding the goal and decoding the state of one motor")
-        for family, microseconds in codecs.items():
-            console.print(f"  {family:12s} {microseconds:.3f} us")
+            console.print(f"  {row['transport']:26s} p50 {row['p50_us']:6.0f} us, p99 {row['p99_us']:6.0f} us")
+    sync = bus["sync_read"]
+    console.print(
+        f"\nsync read of {sync['bytes']} bytes from {sync['servos']} emulated servos, {sync['wire_us']:.0f} us on "
+        f"the wire; medians of {sync['blocks']} interleaved blocks of {sync['reads']} reads",
+        soft_wrap=True,
+    )
+    for name, row in sync["readers"].items():
+        console.print(
+            f"  {name:13s} {row['read_us']:7.0f} us a read, {row['wire_share']:.0%} of the wire's rate, "
+            f"{row['cpu_us']:6.0f} us of processor time, {row['failed']} failed"
+        )
+    if "cpu_ratio" in sync:
+        console.print(f"  processor time: {sync['cpu_ratio']:.2f} of the Python reader's")
+    else:
+        console.print("  without the package feetech-servo-sdk there is no Python reader to compare with")
+    console.print("\nencoding the goal and decoding the state of one motor")
+    for family, microseconds in bus["codecs"].items():
+        console.print(f"  {family:12s} {microseconds:.3f} us")

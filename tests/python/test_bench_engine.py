@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from golden import ROOT
-from wallx_edge.benchmark import bench_engine
+from wallx_edge.bench.engine import bench_engine
 from wallx_edge.cli import main
 
 

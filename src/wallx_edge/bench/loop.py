@@ -169,7 +169,7 @@ def _child(task: dict[str, Any]) -> dict[str, Any]:
     library = _counting_library()
     preload = ":".join(filter(None, (str(library), os.environ.get("LD_PRELOAD"))))
     process = subprocess.run(
-        [sys.executable, "-m", "wallx_edge.benchmark_loop", json.dumps(task)],
+        [sys.executable, "-m", "wallx_edge.bench.loop", json.dumps(task)],
         capture_output=True,
         text=True,
         timeout=task["duration"] + CHILD_TIMEOUT,
@@ -192,7 +192,7 @@ def _counting_library() -> Path:
 
 
 def main() -> None:
-    """One block, in its own process: ``python -m wallx_edge.benchmark_loop TASK``; prints what it found as JSON."""
+    """One block, in its own process: ``python -m wallx_edge.bench.loop TASK``; prints what it found as JSON."""
     task = json.loads(sys.argv[1])
     with _busy(task["threads"]):
         found = _run_loop(task) if "embodiment" in task else _run_bare(task)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from wallx_edge import _core, benchmark_loop
-from wallx_edge.benchmark_loop import SETUPS, bench_loop
+from wallx_edge import _core
+from wallx_edge.bench.loop import SETUPS, bench_loop
 from wallx_edge.cli import main
 from wallx_edge.errors import ConfigError
 
@@ -28,7 +28,7 @@ def test_a_block_measures_both_loops_and_finds_no_call_for_memory() -> None:
 
 
 def test_calls_that_were_not_counted_are_an_error_and_not_a_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark_loop, "_counting_library", lambda: "")
+    monkeypatch.setattr("wallx_edge.bench.loop._counting_library", lambda: "")
     with pytest.raises(Exception, match="LD_PRELOAD had no effect"):
         bench_loop("loopback", rate_hz=100.0, blocks=1, duration=0.2, threads=0)
 

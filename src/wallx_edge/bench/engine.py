@@ -1,4 +1,4 @@
-"""Benchmark: what `wallx-edge bench` measures; every number with what it is compared to, from the same run."""
+"""What `wallx-edge bench engine` and `bench load` measure."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
