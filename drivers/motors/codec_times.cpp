@@ -8,6 +8,7 @@
 
 #include "base/errors.hpp"
 #include "base/time.hpp"
+#include "drivers/motors/damiao/damiao_protocol.hpp"
 #include "drivers/motors/dynamixel/dxl_protocol.hpp"
 #include "drivers/motors/dynamixel/register_table.hpp"
 #include "drivers/motors/feetech/register_table.hpp"
@@ -80,10 +81,30 @@ double dynamixel_time(int rounds) {
   });
 }
 
+double damiao_time(int rounds) {
+  const damiao::Ranges ranges{12.5, 30, 10};
+  CanFrame answer{.size = 8};
+  answer.data = {0x10, 0x8A, 0x3C, 0x7F, 0xF7, 0xFF, 0x23, 0x1E};  // enabled, 1 rad, at rest
+  return time_of(rounds, [&](int round) {
+    int count = 0;
+    for (const std::uint8_t id : kIds) {
+      CanFrame sent;
+      damiao::Feedback state;
+      answer.data[0] = static_cast<std::uint8_t>(0x10 | id);
+      const damiao::MitCommand command{.position = 1e-4 * (round & 4095), .kp = 40, .kd = 1};
+      count += damiao::encode_mit(id, command, ranges, sent).ok() && sent.size == 8 &&
+               damiao::decode_feedback(answer, id, ranges, state) && state.rotor_temperature == 30;
+    }
+    return count;
+  });
+}
+
 }  // namespace
 
 std::map<std::string, double> codec_times(int rounds) {
-  return {{"feetech_sts", feetech_time(rounds)}, {"dynamixel_x", dynamixel_time(rounds)}};
+  return {{"feetech_sts", feetech_time(rounds)},
+          {"dynamixel_x", dynamixel_time(rounds)},
+          {"damiao", damiao_time(rounds)}};
 }
 
 }  // namespace wallx

@@ -32,7 +32,7 @@ def test_both_readers_read_every_servo() -> None:
 
 
 def test_the_codecs_decode_what_they_encode() -> None:
-    assert set(bench_codecs(rounds=100, blocks=1)) == {"feetech_sts", "dynamixel_x"}
+    assert set(bench_codecs(rounds=100, blocks=1)) == {"feetech_sts", "dynamixel_x", "damiao"}
 
 
 def test_a_line_that_cannot_be_read_is_refused() -> None:
