@@ -30,7 +30,7 @@ VERBS = {
     "synth": "write a random checkpoint for a robot's joints",
     "infer": "compute one action chunk from pictures",
     "ask": "ask a question about pictures",
-    "bench": "measure engine, loading and control loop",
+    "bench": "measure engine, loading, control loop and buses",
 }
 
 
