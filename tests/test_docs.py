@@ -168,10 +168,10 @@ def test_the_layers_are_those_of_the_layering_test() -> None:
 
 
 def test_every_make_target_exists() -> None:
-    targets = set(re.findall(r"^(\w+):", read("Makefile"), re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", read("Makefile"), re.MULTILINE))
     for name in DOCUMENTS:
         text = read(name)
-        named = set(re.findall(r"`make (\w+)`", text)) | set(re.findall(r"^\$ make (\w+)", text, re.MULTILINE))
+        named = set(re.findall(r"`make ([\w-]+)`", text)) | set(re.findall(r"^\$ make ([\w-]+)", text, re.MULTILINE))
         assert named <= targets, name
 
 
@@ -209,9 +209,9 @@ def python_block(word: str) -> str:
     return text
 
 
-def test_there_are_two_python_blocks_and_each_is_run() -> None:
+def test_there_are_three_python_blocks_and_each_is_run() -> None:
     texts = blocks("README.md", "python")
-    assert sorted(texts) == sorted([python_block("policy.act"), python_block("Robot.connect")])
+    assert sorted(texts) == sorted(python_block(word) for word in ("policy.act", "reasoner.ask", "Robot.connect"))
 
 
 def test_the_robot_file_loads(readme_folder: Path) -> None:
@@ -243,6 +243,16 @@ def test_the_chunk_block_runs(
     exec(compile(python_block("policy.act"), "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("(32, 6) ")
     assert names["chunk"].layout.is_joint_space  # type: ignore[attr-defined]
+
+
+def test_the_words_block_answers(
+    readme_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(readme_folder)
+    names: dict[str, object] = {}
+    exec(compile(python_block("reasoner.ask"), "README.md", "exec"), names)
+    assert capsys.readouterr().out
+    assert 1 <= len(names["answer"].generated.ids) <= 16  # type: ignore[attr-defined]
 
 
 def test_the_robot_block_moves_the_arm(readme_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -149,13 +149,13 @@ def test_an_obstacle_stops_the_arm_and_is_named(arm: LiveArm) -> None:
     with Robot.connect(arm.config) as robot:
         with pytest.raises(SafetyStop, match=r"'elbow_flex' .*obstacle"), robot.enabled():
             play_sweep(robot, seconds=2.0)
-            arm.sim.send("block 3")
+            arm.sim.fault("block", 3)
             wait_for(lambda: robot.loop.state == "fault", "the fault")
             robot.check()
         record = robot.loop.snapshot()
         assert record is not None
         assert record["torque_share"][2] == 0.5
-        arm.sim.send("free 3")
+        arm.sim.clear("block", 3)
         robot.reset()
         with robot.enabled():
             play_sweep(robot)
