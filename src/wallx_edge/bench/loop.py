@@ -214,7 +214,7 @@ def _run_loop(task: dict[str, Any]) -> dict[str, Any]:
     try:
         _wait(lambda: (r := loop.snapshot()) is not None and r["read"]["code"] == "ok", "feedback")
         loop.enable()
-        _wait(lambda: loop.state not in ("idle", "armed"), "torque")
+        _wait(lambda: loop.state == "armed", "torque")
         record = loop.snapshot()
         assert record is not None
         middle = np.array([(j.limits.min_position + j.limits.max_position) / 2 for j in embodiment.joints])
