@@ -111,11 +111,18 @@ Result SlcanBus::transmit(std::span<const CanFrame> frames, TimePoint deadline) 
   return size > 0 ? serial_.transmit({text.data(), size}, deadline) : Result{};
 }
 
-// waits for more bytes; input_ must be empty
+// waits for more bytes; input_ must be empty. A tty does not say when bytes came: those that are there
+// already may have come any time since it was last found empty, and are said to be as old as that.
 Result SlcanBus::fill(TimePoint deadline) noexcept {
   first_ = 0;
-  const Result result = serial_.receive(input_, deadline, size_);
-  arrived_at_ = Clock::now();
+  const TimePoint begin = Clock::now();
+  Result result = serial_.receive(input_, begin, size_);
+  arrived_at_ = emptied_at_;
+  if (result.code == ErrorCode::timeout) {
+    result = serial_.receive(input_, deadline, size_);
+    arrived_at_ = Clock::now();
+  }
+  if (size_ < input_.size()) emptied_at_ = begin;
   return result;
 }
 

@@ -43,7 +43,8 @@ class SlcanBus final : public CanBus {
   const bool is_fd_;
   std::array<std::uint8_t, 4096> input_;  // read and not yet taken
   std::size_t first_ = 0, size_ = 0;      // of input_
-  TimePoint arrived_at_;                  // of the newest byte of input_
+  TimePoint arrived_at_;                  // of the newest byte of input_, at the earliest
+  TimePoint emptied_at_;                  // when nothing more was waiting, last
   SlcanLine line_;                        // the one that has begun
   bool is_too_long_ = false;              // it has overflowed: what follows up to its end is noise
   std::uint64_t num_ignored_ = 0;

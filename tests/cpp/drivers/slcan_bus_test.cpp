@@ -133,6 +133,17 @@ TEST(slcan_closes_the_channel_when_it_closes) {
   CHECK_EQ(told, "\r\rC\rS8\rO\rC\r");
 }
 
+TEST(slcan_never_takes_a_frame_that_waited_for_a_new_one) {
+  SlcanLineUnderTest line;
+  line.bus().open();
+  CHECK(line.bus().discard_input().ok());
+  const TimePoint looked = Clock::now();
+  line.write_far({make_frame(5, {1})});
+  while (Clock::now() < looked + std::chrono::milliseconds(20)) {
+  }
+  CHECK(receive_frames(line.bus(), 1)[0].received_at <= looked);
+}
+
 TEST(slcan_reports_a_refused_frame_once_and_not_before_what_arrived) {
   Pty pty;
   SlcanBus bus({.port = pty.slave()});
