@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from wallx_edge import _core
+from wallx_edge.bench import loop
 from wallx_edge.bench.loop import SETUPS, bench_loop
 from wallx_edge.cli import main
-from wallx_edge.errors import ConfigError
+from wallx_edge.errors import ConfigError, SafetyStop
 
 
 def test_a_block_measures_both_loops_and_finds_no_call_for_memory() -> None:
@@ -44,3 +47,22 @@ def test_the_bare_loop_counts_its_wake_ups() -> None:
 def test_impossible_options_are_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "loop", option, value]) == 1
     assert f"{option} is {value}" in capsys.readouterr().err
+
+
+def test_a_block_in_which_the_robot_was_stopped_is_told_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = loop._child, 0
+
+    def child(task: dict[str, Any]) -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise SafetyStop("joint 'a' has not answered")
+        return real(task)
+
+    monkeypatch.setattr(loop, "_child", child)
+    found = bench_loop("loopback", rate_hz=100.0, blocks=2, duration=0.2, threads=0)
+    assert found["stops"] == ["joint 'a' has not answered"]
+    assert len(found["runs"]["loop"]) == 1
+    calls = 0
+    with pytest.raises(SafetyStop, match="every block was stopped: joint 'a'"):
+        bench_loop("loopback", rate_hz=100.0, blocks=1, duration=0.2, threads=0)

@@ -23,7 +23,7 @@ import numpy as np
 from wallx_edge import _core
 from wallx_edge.buses import BusConfig
 from wallx_edge.embodiment import load_calibration, load_embodiment, with_drops
-from wallx_edge.errors import ConfigError, WallxError
+from wallx_edge.errors import ConfigError, SafetyStop, WallxError
 from wallx_edge.robot import lateness_us
 from wallx_edge.sim import SimProcess, openarm, so101
 
@@ -34,6 +34,7 @@ AMPLITUDE = 0.1  # of the sine that the joints are told [rad]
 FREQUENCY = 0.5  # [1/s]
 STEP = 0.05  # between rows [s]
 WARM_UP = 0.5  # after torque on, before counting [s]
+STOPPED = 3  # exit code of a block in which the loop stopped the robot
 CHILD_TIMEOUT = 60.0  # beyond the block's duration [s]
 
 
@@ -83,7 +84,8 @@ def bench_loop(
         on_block: called after every block.
 
     Returns:
-        medians over the blocks: lateness [us] of both loops and its ratio, shares of overruns and of periods with fresh
+        ``stops``: why the loop stopped the robot, for each block that it did so in: these blocks are not counted. Medians
+        over the others: lateness [us] of both loops and its ratio, shares of overruns and of periods with fresh
         feedback from every joint; over all blocks: calls for memory from the loop's thread.
 
     Raises:
@@ -93,15 +95,21 @@ def bench_loop(
     rate = rate_hz or chosen.rate_hz
     loops: list[dict[str, Any]] = []
     bare: list[dict[str, Any]] = []
+    stops: list[str] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         task = {"rate_hz": rate, "duration": duration, "threads": threads}
         robot = _emulate(stack, chosen, folder)
         for _ in range(blocks):
-            loops.append(_child({**task, **robot}))
+            try:
+                loops.append(_child({**task, **robot}))
+            except SafetyStop as error:
+                stops.append(str(error))
             bare.append(_child(task))
             if on_block:
                 on_block()
+    if not loops:
+        raise SafetyStop(f"bench loop: every block was stopped: {stops[-1]}")
 
     def median(runs: list[dict[str, Any]], key: str) -> float:
         return float(statistics.median(run[key] for run in runs))
@@ -112,6 +120,7 @@ def bench_loop(
         "title": chosen.title,
         "rate_hz": rate,
         "blocks": blocks,
+        "stops": stops,
         "block_s": duration,
         "busy_threads": threads,
         "cores": os.cpu_count(),
@@ -176,6 +185,8 @@ def _child(task: dict[str, Any]) -> dict[str, Any]:
         env={**os.environ, "LD_PRELOAD": preload},
         check=False,
     )
+    if process.returncode == STOPPED:
+        raise SafetyStop(process.stderr.strip().splitlines()[-1])
     if process.returncode != 0:
         lines = process.stderr.strip().splitlines()
         raise WallxError(f"bench loop: a block failed: {lines[-1] if lines else f'exit {process.returncode}'}")
@@ -194,8 +205,12 @@ def _counting_library() -> Path:
 def main() -> None:
     """One block, in its own process: ``python -m wallx_edge.bench.loop TASK``; prints what it found as JSON."""
     task = json.loads(sys.argv[1])
-    with _busy(task["threads"]):
-        found = _run_loop(task) if "embodiment" in task else _run_bare(task)
+    try:
+        with _busy(task["threads"]):
+            found = _run_loop(task) if "embodiment" in task else _run_bare(task)
+    except SafetyStop as error:
+        print(error, file=sys.stderr)
+        sys.exit(STOPPED)
     print(json.dumps(found))
 
 
@@ -226,7 +241,7 @@ def _run_loop(task: dict[str, Any]) -> dict[str, Any]:
         calls = _counted_calls()
         lateness, after = loop.lateness_histogram() - before, loop.counters()
         if (report := loop.fault_report()) is not None:
-            raise WallxError(report["message"])
+            raise SafetyStop(report["message"])
         is_fifo = loop.real_time["is_fifo"]
     finally:
         loop.stop()

@@ -163,6 +163,8 @@ def _print_loop(console: Console, loop: dict[str, Any]) -> None:
         f"{loop['frees']} frees, {loop['mappings']} mappings; SCHED_FIFO: {loop['is_fifo']}",
         soft_wrap=True,
     )
+    for reason in loop["stops"]:
+        console.print(f"  a block was stopped and is not counted: {reason}", soft_wrap=True)
 
 
 def _print_bus(console: Console, bus: dict[str, Any]) -> None:
