@@ -84,8 +84,8 @@ def bench_loop(
         on_block: called after every block.
 
     Returns:
-        ``stops``: why the loop stopped the robot, for each block that it did so in: these blocks are not counted. Medians
-        over the others: lateness [us] of both loops and its ratio, shares of overruns and of periods with fresh
+        ``stops``: why the loop stopped the robot, for each block that it did so in; these blocks are not counted.
+        Medians over the others: lateness [us] of both loops and its ratio, shares of overruns and of periods with fresh
         feedback from every joint; over all blocks: calls for memory from the loop's thread.
 
     Raises:
