@@ -66,7 +66,7 @@ class GoldenCase:
             raise CheckpointError(
                 f"{path}: cannot be read: {error.strerror or error}; is this a golden case?"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: not JSON: {error}") from error
         if not isinstance(self.manifest, dict):
             raise CheckpointError(f"{path}: expected an object, got {type(self.manifest).__name__}")

@@ -377,6 +377,12 @@ def test_a_camera_without_resolution_is_named(case: Path) -> None:
         verify(case, ["preprocess"])
 
 
+def test_a_manifest_without_end_is_refused(case: Path) -> None:
+    replace(case / "manifest.json", b"[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"manifest\.json: not JSON"):
+        verify(case)
+
+
 def test_a_manifest_that_is_no_object_is_refused(case: Path) -> None:
     replace(case / "manifest.json", "[1]")
     with pytest.raises(CheckpointError, match="expected an object, got list"):
