@@ -69,7 +69,7 @@ class FastCodec:
             ) from error
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: not JSON: {error}") from error
         if not isinstance(config, dict):
             raise CheckpointError(f"{path}: expected an object, got {type(config).__name__}")

@@ -35,6 +35,11 @@ __all__ = ["GoldenCase"]
 Tensors = dict[str, NDArray[Any]]
 
 NUM_STEPS = 10  # of a case whose manifest names none: the reference's default
+# what an entry of the manifest must be where it is there
+_TEXTS = ("case", "flow_prompt", "instruction", "robot", "text_prompt")
+_NAMES = ("camera_order", "expected", "inputs", "normalizer_names_for_norm_test")
+_NUMBERS = ("horizon", "max_new_tokens", "num_inference_timesteps", "state_bins")
+MAX_NUMBER = 100_000
 _LABEL = re.compile(r" ([^<>|]*?): <\|vision_start\|>")
 _ACTION_SPACE = re.compile(r"^<\|im_start\|>system\n[^<]*\nAction Space: (Abs EEF|Rel EEF)\n")
 
@@ -66,10 +71,15 @@ class GoldenCase:
             raise CheckpointError(
                 f"{path}: cannot be read: {error.strerror or error}; is this a golden case?"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: not JSON: {error}") from error
         if not isinstance(self.manifest, dict):
             raise CheckpointError(f"{path}: expected an object, got {type(self.manifest).__name__}")
+        # a writer's null says no more than a missing entry
+        self.manifest = {key: value for key, value in self.manifest.items() if value is not None}
+        for key, value in self.manifest.items():
+            if (wanted := _wanted(key, value)) is not None:
+                raise CheckpointError(f"{path}: {key} is {value!r:.60}, expected {wanted}")
         self.directory = directory
         self.name = str(self._entry("case"))
         self.expected: Tensors = _core.read_safetensors(str(directory / "expected.safetensors"))
@@ -112,7 +122,7 @@ class GoldenCase:
         resolutions = self._entry("resolution")
         if camera not in resolutions:
             raise CheckpointError(f"{self.directory / 'manifest.json'}: resolution.{camera} is missing")
-        return int(resolutions[camera])
+        return resolutions[camera]  # type: ignore[no-any-return]
 
     @cached_property
     def pictures(self) -> Pictures:
@@ -135,7 +145,7 @@ class GoldenCase:
     @property
     def state_bins(self) -> int:
         """Bins of a state told as text."""
-        return int(self.manifest.get("state_bins", DEFAULT_STATE_BINS))
+        return self.manifest.get("state_bins", DEFAULT_STATE_BINS)  # type: ignore[no-any-return]
 
     @cached_property
     def style(self) -> PromptStyle:
@@ -157,7 +167,7 @@ class GoldenCase:
         prompt = flow_prompt(
             self.cameras,
             self._entry("instruction"),
-            int(self._entry("horizon")),
+            self._entry("horizon"),
             state=state_text(self.state.reshape(-1), mask, self.state_bins) if is_text else STATE,
             style=self.style,
         )
@@ -260,12 +270,12 @@ class GoldenCase:
 
     @cached_property
     def context(self) -> _core.Context:
-        longest = len(self.flow_ids) + int(self.manifest.get("max_new_tokens", 0)) + 1024
+        longest = len(self.flow_ids) + self.manifest.get("max_new_tokens", 0) + 1024
         return _core.Context(self.engine, longest)
 
     def _prefill(self) -> _core.Trace:
         """The flow prompt up to the first action token, with pictures and state."""
-        ids = self.flow_ids[: -int(self._entry("horizon"))]
+        ids = self.flow_ids[: -self._entry("horizon")]
         pictures = self.pictures
         if self.config.is_state_text:
             return self.context.prefill(ids, pictures.pixel_values, pictures.grids, trace=True)
@@ -289,7 +299,7 @@ class GoldenCase:
         return self.context.denoise(
             self._input("noise")[0],
             self._input("dof_mask")[0],
-            int(self.manifest.get("num_inference_timesteps", NUM_STEPS)),
+            self.manifest.get("num_inference_timesteps", NUM_STEPS),
             padding_action=self.padding_action if self.config.does_pad_masked_dims else None,
             trace=True,
             **options,
@@ -331,8 +341,9 @@ class GoldenCase:
             "flow.inputs_embeds0": sequence("inputs_embeds"),
             "flow.step0.norm": sequence("norm"),
             "flow.step0.final": sequence("norm"),  # the newer cases' name of it
-            "flow.step1.final": self._wide(actions["step1.norm"])[np.newaxis],
         }
+        if "step1.norm" in actions:  # not in a flow of one step
+            out["flow.step1.final"] = self._wide(actions["step1.norm"])[np.newaxis]
         if "state_embed" in prefix:
             out["proprio.embed"] = prefix["state_embed"][np.newaxis]
         if "condition" in actions:
@@ -372,7 +383,7 @@ class GoldenCase:
         trace = self.context.prefill(ids, self.pictures.pixel_values[:num_patches], grids, trace=True)
         batch = ids[np.newaxis]
         positions, deltas = _core.mrope_positions(batch, np.ones_like(batch), grids, self.config)
-        written = greedy(self.context, int(self._entry("max_new_tokens")), self.tokenizer.special_id(END))
+        written = greedy(self.context, self._entry("max_new_tokens"), self.tokenizer.special_id(END))
         return {
             "text.prompt_ids": ids[np.newaxis],
             "text.prefill_norm": trace["norm"][np.newaxis],
@@ -381,3 +392,16 @@ class GoldenCase:
             "text.decode1_position_ids": np.broadcast_to(len(ids) + deltas, (3, 1, 1)),
             **{f"text.{name}": value for name, value in written.items()},
         }
+
+
+def _wanted(key: str, value: Any) -> str | None:
+    """What an entry of the manifest should have been; ``None`` where it is."""
+    if key in _TEXTS and not isinstance(value, str):
+        return "a text"
+    if key in _NAMES and not (isinstance(value, list | dict) and value and all(isinstance(v, str) for v in value)):
+        return "names"
+    if key in _NUMBERS and (type(value) is not int or not 1 <= value <= MAX_NUMBER):
+        return f"a whole number, 1 to {MAX_NUMBER}"
+    if key == "resolution" and not (isinstance(value, dict) and all(type(side) is int for side in value.values())):
+        return "the long side of each camera's picture [px]"
+    return None

@@ -23,6 +23,7 @@ FACTOR = 28  # side of one language token: 14 pixels per patch, 2 x 2 patches me
 MIN_PIXELS = 4 * FACTOR * FACTOR  # bounds of the second resize, the reference's own
 MAX_PIXELS = 16384 * FACTOR * FACTOR
 MAX_ASPECT_RATIO = 200
+MAX_RESOLUTION = 4096  # of the first resize, whose result is in memory before the second bounds its area  [pixels]
 
 _FILE = "preprocessor_config.json"
 
@@ -97,12 +98,14 @@ def aspect_resize(height: int, width: int, target: int) -> tuple[int, int]:
         height and width [pixels]
 
     Raises:
-        ConfigError: a target that is neither -1 nor 1 or more, or a short side that would vanish.
+        ConfigError: a target that is neither -1 nor 1 to 4096, or a short side that would vanish.
     """
     if target == -1:
         return height, width
-    if isinstance(target, bool) or not isinstance(target, int) or target < 1:
-        raise ConfigError(f"camera resolution {target!r}: expected the long side in pixels, or -1 for no resize")
+    if isinstance(target, bool) or not isinstance(target, int) or not 1 <= target <= MAX_RESOLUTION:
+        raise ConfigError(
+            f"camera resolution {target!r}: expected the long side, 1 to {MAX_RESOLUTION} px, or -1 for no resize"
+        )
     if width > height:
         size = (int(target * height / width), target)
     else:
@@ -189,7 +192,7 @@ class ImageProcessor:
             config = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: not JSON: {error}") from error
         if not isinstance(config, dict):
             raise CheckpointError(f"{path}: expected an object, got {type(config).__name__}")

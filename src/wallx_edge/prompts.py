@@ -326,7 +326,7 @@ class Tokenizer:
         if config_path.exists():
             try:
                 config = json.loads(config_path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 raise CheckpointError(f"{config_path}: not JSON: {error}") from error
         if not isinstance(config, dict):
             raise CheckpointError(f"{config_path}: expected an object, got {type(config).__name__}")

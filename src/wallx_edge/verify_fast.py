@@ -48,10 +48,10 @@ def fast(case: GoldenCase) -> Tensors:
     ids = codec.encode(actions)
     decoded = codec.decode(ids, *actions.shape)
     # the prompt of flow actions without them, whatever form its state has
-    prompt = case.flow_ids[: -int(case._entry("horizon"))]
+    prompt = case.flow_ids[: -case._entry("horizon")]
     ending = tokenizer.encode(f"{END}\n")
     trace = case._prefill()
-    written = greedy(case.context, int(case._entry("max_new_tokens")), tokenizer.special_id(END))
+    written = greedy(case.context, case._entry("max_new_tokens"), tokenizer.special_id(END))
     return {
         "fast.dct_quant": codec.coefficients(actions)[np.newaxis].astype(np.int32),
         "fast.ids": ids - codec.first_id,

@@ -183,6 +183,10 @@ def test_infer_refuses_files_that_are_no_8_bit_pictures(
     for content in damaged:
         file.write_bytes(content)
         assert "bad.png is not a picture" in error_of(capsys, infer(model, file))
+    file.write_bytes(b"P6 50A40 255 ")
+    assert "bad.png is not a picture" in error_of(capsys, infer(model, file))
+    Image.open(picture).save(file, "EPS")  # which pillow would give to another program
+    assert "bad.png is not a picture" in error_of(capsys, infer(model, file))
     Image.fromarray(np.full((60, 80), 40000, np.uint16)).save(file)
     assert "has the colour mode I;16, expected 8-bit RGB" in error_of(capsys, infer(model, file))
 

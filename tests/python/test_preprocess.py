@@ -83,6 +83,8 @@ def test_large_pictures_shrink_into_the_bound() -> None:
         ((300, 1), 256, "short side vanishes"),
         ((100, 100), 0, "camera resolution 0"),
         ((100, 100), -2, "camera resolution -2"),
+        ((100, 100), 4097, "camera resolution 4097.*1 to 4096 px"),
+        ((100, 100), 10**9, "camera resolution 1000000000"),
         ((100, 100), 25.5, r"camera resolution 25\.5"),
         ((100, 100), True, "camera resolution True"),
     ],
@@ -175,6 +177,9 @@ def test_a_missing_or_damaged_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not JSON"):
         ImageProcessor.load(tmp_path)
     path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError, match="not JSON"):
+        ImageProcessor.load(tmp_path)
+    path.write_text("[" * 100_000)
     with pytest.raises(CheckpointError, match="not JSON"):
         ImageProcessor.load(tmp_path)
     path.write_text("[]")

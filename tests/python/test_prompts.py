@@ -215,9 +215,10 @@ def test_a_missing_or_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a tokenizer"):
         Tokenizer.load(tmp_path)
     shutil.copy(CASE1 / "tokenizer.json", tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text("[1")
-    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json: not JSON"):
-        Tokenizer.load(tmp_path)
+    for damaged in ("[1", "[" * 100_000):
+        (tmp_path / "tokenizer_config.json").write_text(damaged)
+        with pytest.raises(CheckpointError, match=r"tokenizer_config\.json: not JSON"):
+            Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[1]")
     with pytest.raises(CheckpointError, match="expected an object, got list"):
         Tokenizer.load(tmp_path)

@@ -377,6 +377,37 @@ def test_a_camera_without_resolution_is_named(case: Path) -> None:
         verify(case, ["preprocess"])
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("camera_order", []),
+        ("camera_order", [1]),
+        ("expected", [1]),
+        ("horizon", float("nan")),
+        ("instruction", 3),
+        ("max_new_tokens", 0),
+        ("num_inference_timesteps", 1e300),
+        ("resolution", {"face_view": "x"}),
+        ("state_bins", 2**70),
+    ],
+)
+def test_an_impossible_manifest_entry_is_named(key: str, value: object, case: Path) -> None:
+    change_json(case / "manifest.json", lambda m: m.update({key: value}))
+    with pytest.raises(CheckpointError, match=rf"manifest\.json: {key} is .*expected"):
+        verify(case)
+
+
+def test_an_entry_of_null_is_one_that_is_not_there(case: Path) -> None:
+    change_json(case / "manifest.json", lambda m: m.update(state_bins=None, num_inference_timesteps=None))
+    assert verify(case, ["flow", "normalizer"]).is_ok
+
+
+def test_a_manifest_without_end_is_refused(case: Path) -> None:
+    replace(case / "manifest.json", b"[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"manifest\.json: not JSON"):
+        verify(case)
+
+
 def test_a_manifest_that_is_no_object_is_refused(case: Path) -> None:
     replace(case / "manifest.json", "[1]")
     with pytest.raises(CheckpointError, match="expected an object, got list"):

@@ -16,6 +16,7 @@ from wallx_edge.errors import ConfigError
 from wallx_edge.policy import Policy, PolicyConfig
 from wallx_edge.types import Observation
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # others start programs, or hardly anyone has them
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1")  # those that become 8-bit RGB without loss
 
 
@@ -99,13 +100,15 @@ def read_picture(what: str, path: str) -> NDArray[np.uint8]:
         ConfigError: no such file, not a picture, or of a colour mode that would lose something.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_FORMATS) as picture:
             if picture.mode not in _MODES:
                 raise ConfigError(f"{what}: {path} has the colour mode {picture.mode}, expected 8-bit RGB")
             return np.asarray(picture.convert("RGB"))
     except FileNotFoundError as error:
         raise ConfigError(f"{what}: no such file: {path}") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # each format's decoder raises what it likes
         raise ConfigError(f"{what}: {path} is not a picture: {error}") from error
 
 
