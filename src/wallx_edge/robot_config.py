@@ -43,7 +43,7 @@ class RobotConfig:
         gpio_line = 17                      # offset on the chip
         active = "low"                      # level when pressed, or when the wire is cut
 
-        [policy]
+        [policy]                            # with the cameras, only where a checkpoint drives the robot
         checkpoint = "wall-oss-flow"        # folder
         resolution = 256                    # long side of a picture [px]
         horizon = 32                        # rows of a chunk
@@ -70,11 +70,11 @@ class RobotConfig:
         bus: the line its motors are on.
         rate_hz: of the control loop [1/s].
         estop: of a button: chip, line on it, and whether low means pressed; None: there is none.
-        checkpoint: folder.
-        policy: how to ask it.
+        policy: how to ask the checkpoint.
         execute_rows: rows of a chunk that are played before the next one takes over; ``None``: three quarters.
         max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
         cameras: role -> its checked table.
+        folder: of the checkpoint; None: the file has no policy.
     """
 
     path: Path
@@ -84,11 +84,22 @@ class RobotConfig:
     bus: BusConfig
     rate_hz: float
     estop: tuple[str, int, bool] | None
-    checkpoint: Path
     policy: PolicyConfig
     execute_rows: int | None
     max_first_step: float
     cameras: Mapping[str, Table]
+    folder: Path | None
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint's folder.
+
+        Raises:
+            ConfigError: the file names none: it is enough to calibrate and to try the robot, not to run it.
+        """
+        if self.folder is None:
+            raise ConfigError(f"{self.path}: 'policy' is missing: no checkpoint drives this robot yet")
+        return self.folder
 
     @classmethod
     def load(cls, path: str | Path) -> RobotConfig:
@@ -99,7 +110,8 @@ class RobotConfig:
         """
         path = Path(path)
         top = Table(path, "", read_toml(path))
-        top.check_keys(("robot", "bus", "policy", "camera"), ("control", "estop"))
+        driven = () if top.values.keys().isdisjoint(("policy", "camera")) else ("policy", "camera")
+        top.check_keys(("robot", "bus", *driven), ("control", "estop"))
         base = path.parent
 
         robot = top.table("robot")
@@ -120,7 +132,7 @@ class RobotConfig:
         if not 20 <= rate_hz <= 1000:
             raise control.fail("rate_hz", f"is {rate_hz:g}, must be 20..1000")
 
-        cameras = _cameras(top)
+        cameras = _cameras(top) if driven else {}
         policy = top.table("policy")
         options = ("resolution", "horizon", "step", "statistics", "num_steps", "attention", "time_grid")
         variant = (
@@ -132,7 +144,7 @@ class RobotConfig:
             "is_whole_state_told",
         )
         ours = ("rope_layout", "execute_rows", "max_first_step", "seed")
-        policy.check_keys(("checkpoint",), (*options, *variant, *ours))
+        policy.check_keys(("checkpoint",) if driven else (), (*options, *variant, *ours))
         defaults = PolicyConfig()
         step = policy.positive("step", "s", defaults.step)
         if step > 1:
@@ -140,7 +152,7 @@ class RobotConfig:
         time_grid = policy.choice("time_grid", ("intervals", "legacy"), defaults.time_grid)
         horizon = policy.integer("horizon", 2, 128) if "horizon" in policy.values else None
         config = PolicyConfig(
-            cameras=tuple(cameras),
+            cameras=tuple(cameras) or defaults.cameras,
             resolution=_resolution(policy, tuple(cameras)),
             horizon=horizon,
             step=step,
@@ -169,11 +181,11 @@ class RobotConfig:
             bus=read_bus(top.table("bus"), base, rate_hz),
             rate_hz=rate_hz,
             estop=_button(top.table("estop")) if "estop" in top.values else None,
-            checkpoint=base / policy.text("checkpoint"),
             policy=config,
             execute_rows=policy.integer("execute_rows", 1, horizon or 128) if "execute_rows" in policy.values else None,
             max_first_step=policy.positive("max_first_step", "rad", 0.5),
             cameras=cameras,
+            folder=base / policy.text("checkpoint") if driven else None,
         )
 
     @contextmanager

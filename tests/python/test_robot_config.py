@@ -141,6 +141,14 @@ def test_what_the_variants_leave_open_can_be_said(tmp_path: Path) -> None:
         assert text in str(caught.value)
 
 
+def test_a_robot_that_no_checkpoint_drives_yet_needs_neither_policy_nor_camera(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL[: MINIMAL.index("[policy]")])
+    assert config.embodiment == "so101"
+    assert config.cameras == {}
+    with pytest.raises(ConfigError, match=r"'policy' is missing: no checkpoint"):
+        _ = config.checkpoint
+
+
 def test_an_embodiment_with_a_slash_is_a_path_beside_the_file(tmp_path: Path) -> None:
     config = load(tmp_path, edited('"so101"', '"arms/mine"'))
     assert config.embodiment == str(tmp_path / "arms/mine")
