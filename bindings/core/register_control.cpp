@@ -188,7 +188,8 @@ void register_control(py::module_& m) {
                                                                  .key_descriptor = key_descriptor});
            }),
            py::kw_only(), py::arg("socket") = "", py::arg("gpio_chip") = "", py::arg("gpio_line") = 0,
-           py::arg("is_active_low") = true, py::arg("key_descriptor") = -1);
+           py::arg("is_active_low") = true, py::arg("key_descriptor") = -1)
+      .def_property_readonly("is_pressed", &EstopListener::is_pressed, "The line, now; or it was lost.");
 
   py::class_<ControlLoop, std::shared_ptr<ControlLoop>>(m, "ControlLoop")
       .def(py::init([](std::shared_ptr<Robot> robot, double rate_hz, double stale_hold, double stale_fault,

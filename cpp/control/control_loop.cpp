@@ -187,7 +187,8 @@ void ControlLoop::take_requests() noexcept {
 void ControlLoop::check_jumps() noexcept {
   const std::vector<JointSpec>& joints = robot_->embodiment().joints;
   for (std::size_t j = 0; j < limiter_.num_joints(); ++j) {
-    if (feedback_.sampled_at[j] == seen_at_[j]) continue;
+    // a wheel turns on and on: the angle that its encoder reports wraps, and no command is pulled back to it
+    if (joints[j].mode == JointMode::velocity || feedback_.sampled_at[j] == seen_at_[j]) continue;
     const double dt = to_seconds(feedback_.sampled_at[j] - seen_at_[j]);
     const double largest = kJumpMargin * joints[j].limits.max_velocity * dt + kJumpSlack;
     const bool is_first = seen_at_[j] == TimePoint{};
@@ -364,9 +365,11 @@ void ControlLoop::remember() noexcept {
   if (is_history_frozen_.load(std::memory_order_relaxed)) {
     if (record_.state == LoopState::fault) return;
     is_history_frozen_.store(false);
-    history_size_ = 0;
+    is_history_over_ = true;
   }
   if (is_history_read_.load()) return;  // a reader that came before the thaw
+  if (is_history_over_) history_size_ = 0;
+  is_history_over_ = false;
   history_[history_size_++ % kHistory] = record_;
   if (record_.state == LoopState::fault) is_history_frozen_.store(true);
 }

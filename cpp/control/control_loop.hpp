@@ -154,6 +154,7 @@ class ControlLoop {
   TimePoint last_sent_;
   std::array<LoopRecord, kHistory> history_;
   std::size_t history_size_ = 0;  // grows past kHistory; the ring index is modulo
+  bool is_history_over_ = false;  // of a fault that was reset: begins anew once nobody reads it
 
   // from and to other threads and processes
   Heartbeat heartbeat_;

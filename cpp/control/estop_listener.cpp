@@ -130,8 +130,14 @@ void EstopListener::open_line() {
     fail("cannot take line " + std::to_string(sources_.gpio_line) + " of " + sources_.gpio_chip, error, fix);
   line_ = request.fd;
   has_line_ = true;
+  if (is_pressed()) estop_all();
+}
+
+bool EstopListener::is_pressed() const noexcept {
+  if (is_line_lost_.load(std::memory_order_acquire)) return true;
+  if (!has_line_) return false;
   gpio_v2_line_values values{.bits = 0, .mask = 1};
-  if (::ioctl(line_, GPIO_V2_LINE_GET_VALUES_IOCTL, &values) != 0 || (values.bits & 1)) estop_all();
+  return ::ioctl(line_, GPIO_V2_LINE_GET_VALUES_IOCTL, &values) != 0 || (values.bits & 1) != 0;
 }
 
 void EstopListener::close_all() noexcept {
@@ -158,7 +164,10 @@ void EstopListener::run() noexcept {
       estop_all();
     }
     if (line.revents) {
-      if (!drain(line_, has_key)) line.fd = -1;  // a cut wire: once is enough
+      if (!drain(line_, has_key)) {
+        is_line_lost_.store(true, std::memory_order_release);
+        line.fd = -1;  // a cut wire: once is enough
+      }
       estop_all();
     }
     has_key = false;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <thread>
 
@@ -28,6 +29,9 @@ class EstopListener {
   EstopListener(const EstopListener&) = delete;
   EstopListener& operator=(const EstopListener&) = delete;
 
+  // Whether the line is pressed now, or was lost: as long as it is, nothing may be reset. False without one.
+  bool is_pressed() const noexcept;
+
  private:
   void open_socket();
   void open_line();
@@ -37,6 +41,7 @@ class EstopListener {
   EstopSources sources_;
   int socket_ = -1, line_ = -1, wake_ = -1;  // file descriptors
   bool has_line_ = false;                    // ours to close
+  std::atomic<bool> is_line_lost_{false};
   std::thread thread_;
 };
 

@@ -2,6 +2,7 @@
 // stalls. SPDX-License-Identifier: Apache-2.0
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
@@ -38,6 +39,14 @@ int descriptor(std::string_view text) {
 
 int stop_now(const std::string& path) {
   const wallx::StopFile file = wallx::read_stop_file(path);
+  const bool has_wheels =
+      std::any_of(file.embodiment.joints.begin(), file.embodiment.joints.end(),
+                  [](const wallx::JointSpec& joint) { return joint.mode == wallx::JointMode::velocity; });
+  if (!has_wheels) {
+    std::printf("safe-stop: '%s' has no wheels: there is nothing to stop, and nothing was sent\n",
+                file.embodiment.name.c_str());
+    return 0;
+  }
   const auto robot = wallx::make_robot(file.embodiment, file.calibration, file.bus);
   const wallx::Result result = robot->stop_wheels(wallx::Clock::now() + std::chrono::seconds(1));
   robot->disconnect();

@@ -608,6 +608,8 @@ class EstopListener:
         is_active_low: bool = True,
         key_descriptor: int = -1,  # of a terminal that hands over single keys; a space is the e-stop
     ) -> None: ...
+    @property
+    def is_pressed(self) -> bool: ...  # the line, now; or it was lost
 
 class LoopResult(TypedDict):
     code: str

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import time
+import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +31,16 @@ log = logging.getLogger(__name__)
 ENABLE_TIMEOUT = 1.0  # for torque on and the first feedback [s]
 RESET_TIMEOUT = 10.0  # for braking to rest, and what follows [s]
 POLL = 0.002  # between looks at the loop's state [s]
+
+_connected: weakref.WeakSet[Robot] = weakref.WeakSet()
+
+
+@atexit.register
+def _disconnect_all() -> None:
+    """A program that ends without disconnecting brakes all the same, while its threads still run."""
+    for robot in list(_connected):
+        if robot._process == os.getpid():  # the loop of a forked child is its parent's
+            robot.disconnect()
 
 
 class Robot:
@@ -53,6 +66,7 @@ class Robot:
             max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
             adapter: what moves its frames when it is on a mailbox.
         """
+        self._process = os.getpid()
         self._adapter = adapter
         self._stop_file = stop_file
         self.max_first_step = max_first_step
@@ -95,6 +109,7 @@ class Robot:
         loop = _core.ControlLoop(core, rate_hz=config.rate_hz, max_first_step=2 * config.max_first_step)
         stop_file = write_stop_file(embodiment, calibration, config.bus)
         robot = cls(core, loop, stop_file, config.max_first_step, adapter)
+        _connected.add(robot)
         try:
             if adapter:
                 adapter.open()
@@ -115,6 +130,7 @@ class Robot:
 
     def disconnect(self) -> None:
         """Brakes to rest along the limits, stops the loop, closes the bus; the motors keep their torque. Idempotent."""
+        _connected.discard(self)
         try:
             self.loop.stop()
         finally:
@@ -193,7 +209,7 @@ class Robot:
         return self.loop.submit(rows, start, step, generation)
 
     def check(self) -> None:
-        """Raises the loop's fault or e-stop, if there is one.
+        """Raises the loop's fault or e-stop, if there is one; while enabled also when ``safe-stop`` has ended.
 
         Raises:
             SafetyStop: with the last records of the loop as ``records``.
@@ -204,6 +220,8 @@ class Robot:
             error = SafetyStop(report["message"] + said)
             error.records = report["records"]
             raise error
+        if self._is_enabled and self._watcher is not None and not self._watcher.is_running:
+            raise SafetyStop("safe-stop has ended: nothing would stop the robot if this program died; enable it again")
 
     def estop(self) -> None:
         """Brakes along the limits, then holds at a low torque limit, until :meth:`reset`. Does not wait."""
@@ -213,11 +231,13 @@ class Robot:
         """Takes back a fault or an e-stop, once the robot is at rest; moves nothing. Blocks until then. Logged.
 
         Raises:
-            SafetyStop: it is not at rest in time, or the reason is still there.
+            SafetyStop: it is not at rest in time, or the reason is still there: a button that is still pressed.
         """
         report = self.loop.fault_report()
         if report is None:
             return
+        if self._estop is not None and self._estop.is_pressed:
+            raise SafetyStop("the e-stop's button is still pressed, or its wire is cut: release it, then reset")
         log.warning("reset after: %s", report["message"])
         self._unwatch()  # it may have taken the bus over; the next enabled() starts another
         self.loop.reset()
@@ -258,6 +278,8 @@ class Robot:
             time.sleep(POLL)
 
     def _watch(self) -> None:
+        if self._watcher is not None and not self._watcher.is_running:
+            self._unwatch()
         alone = [joint for joint in self.embodiment.joints if joint.drive_timeout == 0]
         if self._watcher is not None or self._stop_file is None or not alone:
             return

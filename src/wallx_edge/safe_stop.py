@@ -125,10 +125,20 @@ class Watcher:
         finally:
             os.close(reading)
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], START_TIMEOUT)
-        if not ready or self._process.stdout.readline() != b"watching\n":
-            self.leave()
+        is_watching = False
+        try:
+            ready, _, _ = select.select([self._process.stdout], [], [], START_TIMEOUT)
+            is_watching = bool(ready) and self._process.stdout.readline() == b"watching\n"
+        finally:
+            if not is_watching:  # nor may it stay after a Ctrl-C
+                self.leave()
+        if not is_watching:
             raise DeviceError(f"{program} does not watch, exit code {self._process.returncode}: see its message")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it still watches. Does not wait."""
+        return self._writing >= 0 and self._process.poll() is None
 
     @property
     def pid(self) -> int:

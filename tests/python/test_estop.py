@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,6 +128,19 @@ def test_a_real_line_is_taken_and_read(arm: LiveArm) -> None:
     del before
 
 
+def test_nothing_is_reset_while_the_button_is_pressed(arm: LiveArm, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Robot.connect(arm.config) as robot:
+        robot.estop()
+        wait_for(lambda: is_stopped(robot), "the e-stop")
+        monkeypatch.setattr(robot, "_estop", SimpleNamespace(is_pressed=True))
+        with pytest.raises(SafetyStop, match="still pressed"):
+            robot.reset()
+        assert is_stopped(robot)
+        monkeypatch.setattr(robot, "_estop", SimpleNamespace(is_pressed=False))
+        robot.reset()
+        assert robot.loop.state in ("identify", "calibrated")
+
+
 def test_letting_go_needs_the_names_of_what_falls(arm: LiveArm, caplog: pytest.LogCaptureFixture) -> None:
     with Robot.connect(arm.config) as robot:
         assert robot.falling_joints == ("shoulder_lift", "elbow_flex", "wrist_flex")
@@ -149,13 +163,13 @@ def test_an_obstacle_stops_the_arm_and_is_named(arm: LiveArm) -> None:
     with Robot.connect(arm.config) as robot:
         with pytest.raises(SafetyStop, match=r"'elbow_flex' .*obstacle"), robot.enabled():
             play_sweep(robot, seconds=2.0)
-            arm.sim.fault("block", 3)
+            arm.sim.send("fault block 3")
             wait_for(lambda: robot.loop.state == "fault", "the fault")
             robot.check()
         record = robot.loop.snapshot()
         assert record is not None
         assert record["torque_share"][2] == 0.5
-        arm.sim.clear("block", 3)
+        arm.sim.send("clear block 3")
         robot.reset()
         with robot.enabled():
             play_sweep(robot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 
 from wallx_edge import _core
+from wallx_edge.buses import BusConfig
 from wallx_edge.embodiment import Embodiment, load_calibration, load_embodiment, with_drops
 from wallx_edge.errors import CalibrationError, ConfigError, DeviceError
+from wallx_edge.safe_stop import safe_stop_program, write_stop_file
 from wallx_edge.sim import CanArmEmulator, SimProcess, openarm, read_log, state_trace
 
 DEADLINE = 20.0  # for anything that must happen, generous so that a busy computer does not matter [s]
@@ -100,6 +103,17 @@ def test_letting_go_must_be_accepted_or_declined() -> None:
     assert falling == []
     assert [joint.drive_timeout for joint in held.joints] == [0, 0, 0, 0, 0.1, 0, 0.1, 0.1]
     assert all(joint.drive for joint in held.joints)
+
+
+def test_safe_stop_has_nothing_to_do_for_an_arm(
+    tmp_path: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    units = load_calibration(calibration, embodiment())
+    stop_file = write_stop_file(embodiment(), units, BusConfig(kind="slcan", port=str(tmp_path / "absent")))
+    done = subprocess.run([safe_stop_program(), stop_file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "'openarm' has no wheels" in done.stdout
 
 
 def test_the_calibration_that_lerobot_writes_fits(tmp_path: Path) -> None:

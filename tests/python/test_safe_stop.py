@@ -16,7 +16,7 @@ from typing import IO
 import pytest
 
 from live_arm import LiveArm, play_sweep, wait_for
-from wallx_edge.errors import DeviceError
+from wallx_edge.errors import DeviceError, SafetyStop
 from wallx_edge.robot import Robot
 from wallx_edge.safe_stop import Watcher, safe_stop_program, stop_file_path
 from wheel_line import ARM, WHEEL, WheelLine
@@ -133,6 +133,43 @@ def test_an_owner_that_leaves_is_not_stopped(arm: LiveArm, capfd: pytest.Capture
         with robot.enabled():
             pass
     assert "safe-stop" not in capfd.readouterr().err
+    arm.story().check_held()
+
+
+def test_a_robot_whose_watcher_has_ended_is_stopped_and_enabling_starts_another(arm: LiveArm) -> None:
+    with Robot.connect(arm.config) as robot:
+        with pytest.raises(SafetyStop, match="safe-stop has ended"), robot.enabled():
+            assert robot._watcher is not None
+            os.kill(robot._watcher.pid, signal.SIGKILL)
+            wait_for(lambda: robot._watcher is not None and not robot._watcher.is_running, "the watcher's end")
+            robot.check()
+        with robot.enabled():
+            assert robot._watcher is not None and robot._watcher.is_running
+            robot.check()
+    arm.story().check_held()
+
+
+FORGETS = """
+import sys
+from wallx_edge.robot import Robot
+sys.path.insert(0, sys.argv[2])
+from live_arm import play_sweep
+robot = Robot.connect(sys.argv[1])
+inside = robot.enabled()
+inside.__enter__()
+play_sweep(robot, seconds=30.0)
+raise RuntimeError("boom")
+"""
+
+
+@pytest.mark.parametrize("is_mailbox", [False, True])
+def test_a_program_that_ends_without_disconnecting_brakes(arm: LiveArm, is_mailbox: bool) -> None:
+    if is_mailbox:
+        arm.edit("[bus]", '[bus]\nkind = "mailbox"\nadapter = "pyserial"')
+    with child("-c", FORGETS, str(arm.config.path), str(FOLDER)) as (process, log):
+        assert process.wait(20) == 1, log.read_text()
+        assert "boom" in log.read_text()
+        assert "safe-stop" not in log.read_text()  # it was told that all is well
     arm.story().check_held()
 
 

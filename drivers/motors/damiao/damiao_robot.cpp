@@ -135,7 +135,12 @@ Result DamiaoRobot::read_state(TimePoint deadline, JointState& state) noexcept {
   Result result;
   if (!is_answer_due_ || deadline - sent_by_ > kAnswersKeep) {
     if (result = bus_->discard_input(); !result.ok()) return result;
-    for (std::size_t i = 0; i < num_motors_; ++i) output_[i] = on_wire(damiao::encode_refresh(motors_[i].id));
+    // a motor that holds is told its last goal once more: a mere question does not keep its timeout from
+    // letting go, while nothing is sent after a reset for instance
+    for (std::size_t i = 0; i < num_motors_; ++i) {
+      motors_[i].goal_velocity = 0;
+      output_[i] = is_movable_ ? encode_goal(motors_[i]) : on_wire(damiao::encode_refresh(motors_[i].id));
+    }
     if (result = bus_->transmit({output_.data(), num_motors_}, deadline); !result.ok()) return result;
   }
   is_answer_due_ = false;

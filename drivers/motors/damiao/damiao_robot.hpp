@@ -16,7 +16,8 @@ namespace wallx {
 
 // Each motor answers each command with its state, so a loop that sends reads for free: read() takes the
 // answers to the last send(), and asks only when nothing was sent. A sample is therefore up to a period old,
-// and says so.
+// and says so. A robot that is enabled asks by repeating its last goals, so that a timeout which is armed
+// does not let go while the loop only reads.
 class DamiaoRobot final : public Robot {
  public:
   static constexpr std::size_t kMaxMotors = 32;

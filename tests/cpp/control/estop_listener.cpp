@@ -79,8 +79,10 @@ TEST(a_line_that_is_pressed_or_lost_is_an_estop) {
   const std::uint32_t before = estop_count();
   line.write("an edge event");
   CHECK(eventually_counts(before + 1));
+  CHECK(!listener.is_pressed());
   line.hang_up();
   CHECK(eventually_counts(before + 2));
+  CHECK(listener.is_pressed());  // for good: nothing is reset on a cut wire
 }
 
 TEST(only_the_key_is_an_estop_and_a_lost_terminal_is_not) {

@@ -98,6 +98,17 @@ TEST(a_position_that_jumps_is_not_followed) {
   }
 }
 
+TEST(a_wheel_turns_past_the_end_of_its_encoder) {
+  Embodiment embodiment = make_embodiment();
+  embodiment.joints[1].mode = JointMode::velocity;
+  Bench bench(200, std::make_shared<FakeRobot>(embodiment));
+  bench.enable();
+  bench.tick(10);
+  bench.robot->pose[1] -= 6.28;  // what it reports wraps once in a turn
+  bench.tick(10);
+  CHECK(bench.loop->state() != LoopState::fault);
+}
+
 TEST(a_joint_that_grips_waits_at_what_it_holds) {
   Embodiment embodiment = make_embodiment();
   embodiment.joints[1].grips = true;

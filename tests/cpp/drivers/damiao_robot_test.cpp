@@ -60,13 +60,32 @@ TEST(damiao_loop_sends_one_frame_a_motor_and_asks_nothing) {
   arm.bus->sent.clear();
   for (int i = 0; i < 10; ++i) REQUIRE(arm.cycle(row).ok());
   CHECK_EQ(arm.bus->sent.size(), 30u);
-  // without goals it must ask
+  // without new goals it asks with the old ones
+  const std::vector<CanFrame> last = arm.bus->sent;
   arm.bus->sent.clear();
   REQUIRE(arm.read().ok());
   CHECK(arm.bus->sent.empty());  // the last goals' answers
   REQUIRE(arm.read().ok());
   REQUIRE(arm.bus->sent.size() == 3);
+  CHECK_EQ(text(arm.bus->sent[1]), text(last[last.size() - 2]));
+  // where nothing holds it must not make anything hold
+  REQUIRE(arm.robot->release(TimePoint::max()).ok());
+  arm.bus->sent.clear();
+  REQUIRE(arm.read().ok());
+  REQUIRE(arm.bus->sent.size() == 3);
   CHECK_EQ(text(arm.bus->sent[1]), "7FF#02 00 CC 00 00 00 00 00");
+}
+
+TEST(damiao_armed_timeout_holds_while_the_loop_only_reads) {
+  DmParts parts = make_dm_parts(1);
+  for (JointSpec& joint : parts.embodiment.joints) joint.drive_timeout = 0.1;
+  DmArm arm(std::move(parts));
+  arm.start();
+  for (int i = 0; i < 100; ++i) {  // as after a reset
+    arm.bus->advance(std::chrono::milliseconds(5));
+    REQUIRE(arm.read().ok());
+  }
+  for (std::size_t i = 0; i < 3; ++i) CHECK(arm.motor(i).is_on());
 }
 
 TEST(damiao_goal_and_velocity_are_turned_and_shifted) {
