@@ -76,7 +76,7 @@ class Procedure:
             if drive_mode != joint.drive_mode:
                 self.operator.tell(
                     f"{joint.name}: its motor's drive_mode is {drive_mode}, usually it is {joint.drive_mode}; "
-                    "calibrated as it is. If the joint then counts the wrong way, change the motor's and calibrate again"
+                    "calibrated as it is. If the joint counts the wrong way, change the motor's and calibrate again"
                 )
         self.let_go()
         found = self._measure()
