@@ -1,6 +1,6 @@
 """What every robot promises, written once: on an emulator, on a replayed log, on real hardware.
 
-``pytest -m hil --robot my.toml`` runs it against a real robot. It switches the torque off, then moves every joint a
+``pytest -m hil --robot=my.toml`` runs it against a real robot. It switches the torque off, then moves every joint a
 little: clear its surroundings and support it. A robot on a replayed log can only be read.
 """
 # SPDX-License-Identifier: Apache-2.0

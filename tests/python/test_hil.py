@@ -105,9 +105,16 @@ def test_a_blocked_joint_fails_the_motion_and_the_arm_holds(arm: LiveArm, tmp_pa
     arm.sim.fault("block", 2)
     results = outcomes(arm, plan, tmp_path / "evidence")
     assert results["motion"].outcome == "failed"
-    assert [check.name for check in results["motion"].checks if not check.is_ok] == ["tracking error"]
+    failed = [check.name for check in results["motion"].checks if not check.is_ok]
+    assert failed == ["every joint moved", "tracking error"]
     arm.sim.clear("block")
     arm.story().check_held()
+
+
+def test_a_joint_that_does_not_move_fails_the_motion_however_small_it_is(arm: LiveArm, tmp_path: Path) -> None:
+    arm.sim.fault("stuck", 5)
+    results = outcomes(arm, HilPlan.load(write_plan(arm, QUICK, 'stages = ["motion"]')), tmp_path / "evidence")
+    assert [check.name for check in results["motion"].checks if not check.is_ok] == ["every joint moved"]
 
 
 def test_an_interrupted_run_leaves_a_holding_arm_and_its_evidence(arm: LiveArm, tmp_path: Path) -> None:

@@ -149,6 +149,16 @@ def test_a_robot_that_no_checkpoint_drives_yet_needs_neither_policy_nor_camera(t
         _ = config.checkpoint
 
 
+def test_a_relative_port_is_the_same_one_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ports = set()
+    for name, folder in (("robot.toml", "."), (str(tmp_path / "robot.toml"), "/")):
+        (tmp_path / "robot.toml").write_text(edited('"/dev/ttyACM0"', '"arm"'), encoding="utf-8")
+        monkeypatch.chdir(folder)
+        ports.add(RobotConfig.load(name).bus.port)
+    assert ports == {str(tmp_path / "arm")}
+
+
 def test_an_embodiment_with_a_slash_is_a_path_beside_the_file(tmp_path: Path) -> None:
     config = load(tmp_path, edited('"so101"', '"arms/mine"'))
     assert config.embodiment == str(tmp_path / "arms/mine")

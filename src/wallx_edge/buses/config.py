@@ -73,7 +73,7 @@ def read_bus(table: Table, base: Path, rate_hz: float) -> BusConfig:
 
     Args:
         table: the table.
-        base: folder that a log file's relative path starts from.
+        base: folder that the relative path of a device or a log file starts from.
         rate_hz: of the control loop [1/s].
 
     Raises:
@@ -98,7 +98,7 @@ def read_bus(table: Table, base: Path, rate_hz: float) -> BusConfig:
     needs_interface = adapter == "python-can"
     return BusConfig(
         kind="mailbox" if adapter else kind,
-        port=str(base / port) if kind == "replay" else port,
+        port=str((base / port).absolute()) if kind in ("serial", "slcan", "replay") else port,
         baud_rate=table.integer("baud_rate", 9600, 4_000_000, 1_000_000),
         bit_rate=table.integer("bit_rate", 10_000, 1_000_000, 1_000_000),
         data_bit_rate=data_bit_rate,

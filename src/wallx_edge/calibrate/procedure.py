@@ -71,6 +71,13 @@ class Procedure:
         """
         self.put_back()
         self.unit.identity()
+        for joint in self.plan.joints:
+            drive_mode = self.unit.drive_mode(joint.name, joint.drive_mode)
+            if drive_mode != joint.drive_mode:
+                self.operator.tell(
+                    f"{joint.name}: its motor's drive_mode is {drive_mode}, usually it is {joint.drive_mode}; "
+                    "calibrated as it is. If the joint counts the wrong way, change the motor's and calibrate again"
+                )
         self.let_go()
         found = self._measure()
         return self._keep(found, lambda: self._verify(found))
@@ -83,6 +90,13 @@ class Procedure:
         """
         self.put_back()
         self.unit.identity()
+        for joint, values in calibration.items():
+            drive_mode = self.unit.drive_mode(joint, values.drive_mode)
+            if drive_mode != values.drive_mode:
+                raise CalibrationError(
+                    f"joint {joint!r}: its motor's drive_mode is {drive_mode}, the file says {values.drive_mode}: "
+                    "it is of another unit, or the motor was changed since; nothing was written"
+                )
         for line in self.unit.differences(calibration):
             self.operator.tell(line)
         self.let_go()
@@ -162,7 +176,7 @@ class Procedure:
     def _calibration(self, joint: JointPlan, homing: int, range_min: int, range_max: int) -> JointCalibration:
         return JointCalibration(
             id=self.unit.ids[joint.name],
-            drive_mode=joint.drive_mode,
+            drive_mode=self.unit.drive_mode(joint.name, joint.drive_mode),
             homing_offset=homing,
             range_min=range_min,
             range_max=range_max,

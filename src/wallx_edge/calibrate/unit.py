@@ -33,6 +33,7 @@ class _Family:
     firmware: tuple[str, ...]
     homing_sign: int  # reported = encoder + sign * homing_offset
     max_homing_offset: int  # [ticks]
+    direction: str = ""  # register whose bit 0 turns the direction round; none: the calibration alone does
 
     @property
     def kept(self) -> tuple[str, str, str]:
@@ -60,6 +61,7 @@ _FAMILIES = {
         firmware=("firmware_version",),
         homing_sign=1,
         max_homing_offset=4095,
+        direction="drive_mode",
     ),
 }
 
@@ -147,6 +149,10 @@ class Unit:
     def registers(self, joint: str) -> dict[str, int]:
         """What calibration may change, as it is now."""
         return {name: self.read(joint, name) for name in self.family.kept}
+
+    def drive_mode(self, joint: str, planned: int) -> int:
+        """Which way a joint counts: as its motor has it where the motor decides, else as planned."""
+        return self.read(joint, self.family.direction) & 1 if self.family.direction else planned
 
     def write(self, joint: str, values: Mapping[str, int]) -> None:
         """Writes what differs and reads it back. Raises DeviceError, BusTimeout, BusError."""

@@ -180,7 +180,8 @@ TEST(dxl_fast_answers_are_taken_apart) {
 
 TEST(dxl_parser_passes_over_echoes_of_requests) {
   StatusParser parser;
-  const auto echo = encode_ping(1).bytes();
+  const auto ping = encode_ping(1);
+  const auto echo = ping.bytes();
   Bytes stream(echo.begin(), echo.end());
   const Bytes status = answer(1, 0, {6, 4, 38});
   stream.insert(stream.end(), status.begin(), status.end());
