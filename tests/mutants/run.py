@@ -73,8 +73,8 @@ MUTANTS = (
     Mutant(
         "speed has the scale of load",
         "drivers/motors/feetech/feetech_robot.cpp",
-        "get(kPresentSpeed, answer.parameters, kStateAddress) * kPresentSpeed.scale",
-        "get(kPresentSpeed, answer.parameters, kStateAddress) * kPresentLoad.scale",
+        "get(kPresentSpeed, answer.parameters, first) * kPresentSpeed.scale",
+        "get(kPresentSpeed, answer.parameters, first) * kPresentLoad.scale",
         "test_drivers",
         "read_asks_with_one_sync_read_and_converts_to_si",
     ),
