@@ -265,7 +265,7 @@ def _observation(cameras: Sequence[str], instruction: str, style: PromptStyle) -
 
 def _plain(text: str, what: str) -> str:
     """User text: a special token in it would shift the layout of pictures, state and actions."""
-    if not text.strip():
+    if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"{what} is empty, expected words")
     # the text as it is: no character becomes "<", "|" or ">" when the tokenizer normalizes to NFC
     found = _SPECIAL.search(text)
