@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -323,7 +324,7 @@ class Tokenizer:
             tokenizer.add_tokens([tokenizers.AddedToken(name, normalized=True) for name in (STATE, ACTION)])
         config_path = Path(folder) / "tokenizer_config.json"
         config: object = {}
-        if config_path.exists():
+        if os.path.lexists(config_path):
             try:
                 config = json.loads(config_path.read_text(encoding="utf-8"))
             except (OSError, ValueError, RecursionError) as error:
