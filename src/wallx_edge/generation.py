@@ -44,13 +44,13 @@ class GenerationConfig:
     stop_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_tokens <= 131_072:
+        if not isinstance(self.max_tokens, int) or not 1 <= self.max_tokens <= 131_072:
             raise ConfigError(f"generation.max_tokens is {self.max_tokens}, expected 1 to 131072")
         if not 0 <= self.temperature <= 100:
             raise ConfigError(f"generation.temperature is {self.temperature}, expected 0 (greedy) to 100")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"generation.top_p is {self.top_p}, expected more than 0 and at most 1")
-        if not 0 <= self.seed < 2**64:
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
             raise ConfigError(f"generation.seed is {self.seed}, expected 0 to 2^64 - 1")
         if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
             raise ConfigError(f"generation.stop is {self.stop!r}, expected texts that are not empty")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -265,7 +266,7 @@ def _observation(cameras: Sequence[str], instruction: str, style: PromptStyle) -
 
 def _plain(text: str, what: str) -> str:
     """User text: a special token in it would shift the layout of pictures, state and actions."""
-    if not text.strip():
+    if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"{what} is empty, expected words")
     # the text as it is: no character becomes "<", "|" or ">" when the tokenizer normalizes to NFC
     found = _SPECIAL.search(text)
@@ -323,7 +324,7 @@ class Tokenizer:
             tokenizer.add_tokens([tokenizers.AddedToken(name, normalized=True) for name in (STATE, ACTION)])
         config_path = Path(folder) / "tokenizer_config.json"
         config: object = {}
-        if config_path.exists():
+        if os.path.lexists(config_path):
             try:
                 config = json.loads(config_path.read_text(encoding="utf-8"))
             except (OSError, ValueError, RecursionError) as error:

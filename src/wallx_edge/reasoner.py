@@ -160,7 +160,7 @@ class Reasoner:
         Raises:
             ConfigError: no picture, one that is none, no question, or more tokens than the context holds.
         """
-        if not images:
+        if len(images) == 0:  # also one bare picture, whose rows are then refused as pictures
             raise ConfigError("a question about no picture; give one or more")
         return self._ask(images, [resolution] * len(images), text_prompt(len(images), question), config, on_text)
 
@@ -185,7 +185,7 @@ class Reasoner:
         Raises:
             ConfigError: as for :meth:`ask`.
         """
-        if not images:
+        if len(images) == 0:
             raise ConfigError("reasoning about no picture; give one or more")
         return self._ask(images, [resolution] * len(images), step_by_step_prompt(len(images), goal), config, on_text)
 

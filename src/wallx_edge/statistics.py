@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,9 +163,10 @@ def sources(directory: str | Path, tensors: Mapping[str, NDArray[Any]]) -> tuple
     """
     directory = Path(directory)
     found = []
-    if (directory / _FILE).exists():
+    # a link to nowhere is a damaged checkpoint, not one without the file
+    if os.path.lexists(directory / _FILE):
         found.append(_read_json(directory / _FILE))
-    if any((directory / name).exists() for name in _TORCH_FILES.values()):
+    if any(os.path.lexists(directory / name) for name in _TORCH_FILES.values()):
         found.append(
             Source(
                 ", ".join(_TORCH_FILES.values()),

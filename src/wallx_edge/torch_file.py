@@ -140,7 +140,7 @@ class _Archive:
         try:
             data = self._zip.read(info)
         except Exception as error:  # as above
-            raise CheckpointError(f"{self.path}: entry {name} is damaged: {error}") from error
+            raise CheckpointError(f"{self.path}: entry {name} is damaged: {error!s:.200}") from error
         if len(data) != info.file_size:
             self.fail(f"entry {name} has {len(data)} bytes, the archive says {info.file_size}")
         return data

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -125,7 +126,7 @@ class TrainConfig:
         """
         for name in _FILES:
             path = Path(directory) / name
-            if path.exists():
+            if os.path.lexists(path):  # a link to nowhere is a damaged checkpoint, not one without the file
                 return cls._from(_Values(path, _read(path)))
         return cls()
 

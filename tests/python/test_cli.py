@@ -289,3 +289,21 @@ def test_many_sets_of_statistics_do_not_fill_the_terminal(tmp_path: Path, capsys
     assert "and statistics for c, d, e, f, x2_normal: see --json" in capsys.readouterr().out
     assert main(["inspect", str(folder), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["statistics"]["state"]) == 8
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_gets_no_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"from wallx_edge.cli import main; raise SystemExit(main(['inspect', {str(CASE1)!r}]))",
+            ],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: [Errno 28] No space left on device"]

@@ -251,6 +251,8 @@ def test_action_tokens_that_do_not_end_or_are_none_are_an_error(tmp_path: Path) 
     ("values", "text"),
     [
         ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"max_tokens": 2.5}, "max_tokens is 2.5"),
+        ({"seed": 1.5}, "seed is 1.5"),
         ({"temperature": -1}, "temperature is -1"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_p": 0}, "top_p is 0"),

@@ -155,8 +155,8 @@ def test_harmless_text_is_kept_as_it_is(tokenizer: Tokenizer, text: str) -> None
     assert int(np.count_nonzero(ids == tokenizer.special_id("<|propri|>"))) == 1
 
 
-@pytest.mark.parametrize("text", ["", "  \n"])
-def test_no_words_are_refused(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "  \n", None, 3])
+def test_no_words_are_refused(text: Any) -> None:
     with pytest.raises(ConfigError, match="instruction is empty"):
         flow_prompt(CAMERAS, text, 32)
     with pytest.raises(ConfigError, match="question is empty"):

@@ -158,6 +158,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_computed(call: str) 
     ask = getattr(reasoner, call)
     for images, question, text in (
         ([], "What is this?", "about no picture"),
+        (np.zeros((60, 80, 3), np.uint8), "What is this?", r"picture 0: got uint8 of shape \(80, 3\)"),
         ([PICTURE[..., 0]], "What is this?", "picture 0: got uint8 of shape"),
         ([PICTURE, PICTURE.astype(np.float32)], "What is this?", "picture 1: got float32"),
         (["picture.png"], "What is this?", "picture 0: got str"),

@@ -220,3 +220,10 @@ def test_a_damaged_file_is_refused_even_where_another_place_counts(tmp_path: Pat
     casefiles.replace(folder / TORCH[0], b"PK\x03\x04")
     with pytest.raises(CheckpointError, match="not a zip archive"):
         Statistics.load(folder, {}, None, 26, 26)
+
+
+@pytest.mark.parametrize("name", ["norm_stats.json", "normalizer_action.pth"])
+def test_a_link_to_nowhere_is_not_a_checkpoint_without_the_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match=f"{name}: cannot be read: No such file"):
+        Statistics.load(tmp_path, {}, None, 3, 3)

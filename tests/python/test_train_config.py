@@ -300,3 +300,9 @@ def test_slots_not_in_use() -> None:
         settings(TrainConfig(), masked=("tail",))
     with pytest.raises(ConfigError, match=r"policy\.resolution\.top_view: no such camera"):
         settings(TrainConfig(), resolution={"top_view": 3})
+
+
+def test_a_link_to_nowhere_is_not_a_checkpoint_without_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").symlink_to(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match=r"config\.yml: cannot be read: No such file"):
+        TrainConfig.load(tmp_path)

@@ -82,3 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of our output went away: not worth a traceback, nor is what is still in the buffer
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk behind stdout: the interpreter must not try again while it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
