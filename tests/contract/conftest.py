@@ -11,11 +11,17 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 
+from emulated import EMBODIMENTS, emulated
 from leaks import Snapshot
-from wallx_edge import demo
 from wallx_edge.hil import HilPlan
 from wallx_edge.robot_config import RobotConfig
-from wallx_edge.sim import SimProcess
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test on every emulated embodiment, or on the one robot that was named."""
+    if "robot_config" in metafunc.fixturenames:
+        named = metafunc.config.getoption("--robot")
+        metafunc.parametrize("robot_config", ["named"] if named else EMBODIMENTS, indirect=True)
 
 
 @pytest.fixture
@@ -25,8 +31,8 @@ def robot_config(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rob
     if named:
         yield RobotConfig.load(named)
         return
-    with SimProcess("so101", link=tmp_path / "port"):
-        yield demo.prepare(tmp_path, tmp_path / "port")
+    with emulated(request.param, tmp_path) as (_, config):
+        yield config
 
 
 @pytest.fixture
