@@ -109,11 +109,20 @@ def test_registers_by_name_are_written_without_torque_only(sim: SimProcess) -> N
         registers.close()
 
 
+def is_still(robot: Robot) -> bool:
+    positions = []
+    for _ in range(5):
+        positions.append(robot.state()[0])
+        time.sleep(0.1)
+    return float(np.ptp(positions, axis=0).max()) < 0.005
+
+
 def test_it_moves_and_its_servos_hold_when_the_loop_ends(config: RobotConfig, sim: SimProcess) -> None:
     with Robot.connect(config) as robot, robot.enabled():
         rows = play_sweep(robot)
         wait_for_the_end(robot)
         wait_for(lambda: bool(np.abs(robot.state()[0] - rows[-1]).max() < 0.2), "arrival")
+        wait_for(lambda: is_still(robot), "rest")
         held, _ = robot.state()
     # the loop is gone: the watchdogs trip after 0.1 s, the torque stays on, the arm stays where it is
     registers = _core.make_motor_registers("dynamixel_x", _core.BusConfig(port=sim.port))
@@ -128,6 +137,8 @@ def test_it_moves_and_its_servos_hold_when_the_loop_ends(config: RobotConfig, si
     finally:
         registers.close()
     with Robot.connect(config) as robot:
-        assert np.abs(robot.state()[0] - held).max() < 0.05
+        # a servo that trips takes its pose for its goal, and gives way once more by what its load makes of that
+        sag = np.array([joint.static_sag for joint in EMBODIMENT.joints])
+        assert (np.abs(robot.state()[0] - held) <= sag).all()
         with robot.enabled():
             wait_for(lambda: robot.loop.state == "armed", "being armed again")
