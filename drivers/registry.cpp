@@ -4,6 +4,7 @@
 
 #include "base/errors.hpp"
 #include "drivers/buses/registry.hpp"
+#include "drivers/motors/damiao/damiao_registers.hpp"
 #include "drivers/motors/damiao/damiao_robot.hpp"
 #include "drivers/motors/dynamixel/dynamixel_registers.hpp"
 #include "drivers/motors/dynamixel/dynamixel_robot.hpp"
@@ -36,8 +37,9 @@ std::unique_ptr<MotorRegisters> make_motor_registers(const std::string& motor_fa
   if (motor_family == "feetech_sts") return std::make_unique<FeetechRegisters>(make_bus(bus));
   if (motor_family == "feetech_scs") return std::make_unique<FeetechRegisters>(make_bus(bus), feetech::kScs);
   if (motor_family == "dynamixel_x") return std::make_unique<DynamixelRegisters>(make_bus(bus));
+  if (motor_family == "damiao") return std::make_unique<DamiaoRegisters>(make_can_bus(bus));
   throw ConfigError("the registers of motor family '" + motor_family +
-                    "' cannot be set up here, only those of feetech_sts, feetech_scs, dynamixel_x");
+                    "' cannot be set up here, only those of feetech_sts, feetech_scs, dynamixel_x, damiao");
 }
 
 }  // namespace wallx

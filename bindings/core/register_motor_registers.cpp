@@ -18,6 +18,8 @@ void register_motor_registers(py::module_& m) {
       .def("ping", &MotorRegisters::ping, py::arg("id"), Release(), "Whether the motor answers.")
       .def("read", &MotorRegisters::read, py::arg("id"), py::arg("name"), Release(),
            "The register's own number. Raises BusTimeout, BusError, ConfigError.")
+      .def("value", &MotorRegisters::value, py::arg("id"), py::arg("name"), Release(),
+           "The register in its unit. Raises as read().")
       .def("write", &MotorRegisters::write, py::arg("id"), py::arg("name"), py::arg("value"), Release(),
            "Writes without torque and reads back. Raises as read(), and DeviceError.");
   m.def("make_motor_registers", &make_motor_registers, py::arg("motor_family"), py::arg("bus"),

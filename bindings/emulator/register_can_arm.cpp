@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -54,6 +55,17 @@ class CanArmEmulator {
     const int drive = id.value_or(kEveryDrive);
     if (row.kind == FaultKind::unplug) running().plug_in();
     check_found(use([&](DmBus& bus) { return bus.clear_fault(row.kind, drive); }), drive);
+  }
+
+  void hand(int id, std::optional<double> share) {
+    if (share && !(*share >= 0 && *share <= 1))
+      throw ConfigError("a hand moves to a share of the travel in 0..1, got " + std::to_string(*share));
+    const bool is_found = use([&](DmBus& bus) {
+      DmMotor* motor = bus.find(id);
+      if (motor) motor->set_hand(share.value_or(std::numeric_limits<double>::quiet_NaN()));
+      return motor != nullptr;
+    });
+    check_found(is_found, id);
   }
 
   template <class Value>
@@ -133,6 +145,7 @@ void register_can_arm(py::module_& m) {
   c.def("set_fault", &CanArmEmulator::set_fault, py::arg("kind"), py::arg("id") = py::none(),
         py::arg("value") = py::none(), Release());
   c.def("clear_fault", &CanArmEmulator::clear_fault, py::arg("kind"), py::arg("id") = py::none(), Release());
+  c.def("hand", &CanArmEmulator::hand, py::arg("id"), py::arg("share") = py::none(), Release());
   c.def_property_readonly("positions", [](CanArmEmulator& arm) {
     return arm.by_id([](DmMotor& motor) { return motor.position(); });
   });

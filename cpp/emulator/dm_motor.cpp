@@ -21,7 +21,12 @@ constexpr double kAmbient = 30;                          // [degC]
 constexpr double kMosLimit = 120;                        // [degC]
 constexpr double kRotorHeating = 160, kMosHeating = 40;  // at peak torque, in the end [K]
 constexpr double kThermalTime = 60;                      // [s]
-constexpr double kBackEmf = 0.02;                        // braking torque per speed at any drive [N m s/rad]
+// a person who moves a limp arm of this size
+constexpr double kHandSpeed = 1.5;       // [rad/s]
+constexpr double kHandStiffness = 2000;  // [N m/rad]
+constexpr double kHandDamping = 20;      // [N m s/rad]
+constexpr double kHandTorque = 30;       // the most it pushes [N m]
+constexpr double kBackEmf = 0.02;        // braking torque per speed at any drive [N m s/rad]
 
 std::uint32_t bits_of(float value) {
   std::uint32_t raw;
@@ -284,8 +289,22 @@ void DmMotor::protect(TimePoint now, double supply) noexcept {
   if (is_on_ && timeout > 0 && to_seconds(now - heard_at_) > timeout) trip(dm::kSilence);
 }
 
+void DmMotor::set_hand(double share) noexcept {
+  if (std::isnan(hand_)) hand_angle_ = angle_;  // it takes hold where the joint is
+  hand_ = share;
+}
+
+double DmMotor::hand_torque(double dt) noexcept {
+  if (std::isnan(hand_)) return 0;
+  const double target = setup_.stop_min + hand_ * (setup_.stop_max - setup_.stop_min);
+  hand_angle_ += std::clamp(target - hand_angle_, -kHandSpeed * dt, kHandSpeed * dt);
+  const double push = kHandStiffness * (hand_angle_ - angle_) - kHandDamping * velocity_;
+  return std::clamp(push, -kHandTorque, kHandTorque);
+}
+
 void DmMotor::step(TimePoint now, double dt, double load_torque, double supply) noexcept {
   if (supply > 0) protect(now, supply);
+  load_torque += hand_torque(dt);
   const bool is_driven = is_on_ && supply > 0;
   double push = 0;
   if (is_driven) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 
@@ -76,6 +77,9 @@ class DmMotor {
   void set_fault(FaultKind kind, double value) noexcept;
   void clear_fault(FaultKind kind) noexcept;
   const FaultSet& faults() const noexcept { return faults_; }
+  // A hand that drags the joint to a share of its travel between the end stops, slowly, and gives way to more
+  // than it can push. Not a number: lets go.
+  void set_hand(double share) noexcept;
 
   bool is_on() const noexcept { return is_on_; }
   int code() const noexcept;                                   // as reported, 0..15
@@ -95,6 +99,7 @@ class DmMotor {
   double wanted_torque(double dt) noexcept;
   void protect(TimePoint now, double supply) noexcept;
   void trip(int code) noexcept;
+  double hand_torque(double dt) noexcept;
 
   DmSetup setup_;
   std::array<std::uint32_t, dm::kNumRegisters> live_{};    // raw, floats by their bits
@@ -107,6 +112,8 @@ class DmMotor {
   double max_velocity_ = 0, force_ = 1;  // of the position modes
   double integral_ = 0;                  // of the speed controller [N m]
   double mos_temperature_ = 30, rotor_temperature_ = 30;
+  double hand_ = std::numeric_limits<double>::quiet_NaN();  // share of the travel, not a number: no hand
+  double hand_angle_ = 0;                                   // where the hand is [rad]
   TimePoint heard_at_{};
   FaultSet faults_;
   std::array<std::uint8_t, 8> frozen_{};  // the feedback it repeats with the fault freeze

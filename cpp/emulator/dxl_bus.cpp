@@ -275,7 +275,9 @@ void DxlBus::in_one_packet(std::span<const Ask> asks) noexcept {
     bool is_whole = false;
     const bool is_heard = for_listeners(ask.id, [&](Slot& slot) {
       part[size++] = slot.servo->error_bits();
-      part[size++] = static_cast<std::uint8_t>(slot.listens_to());
+      const FaultSet& faults = slot.servo->faults();
+      part[size++] = static_cast<std::uint8_t>(
+          faults.has(FaultKind::wrong_id) ? faults.value(FaultKind::wrong_id) : slot.listens_to());
       slot.servo->read(ask.address, {part.data() + size, static_cast<std::size_t>(ask.size)});
       size += static_cast<std::size_t>(ask.size);
       crc = remainder(crc, {part.data(), size});

@@ -112,6 +112,7 @@ DxlServo::DxlServo(const ServoSetup& setup)
   put(kShutdown, 1, kHeatBit | kOverloadBit | 1 << 4);
   stored_ = live_;
 
+  setup_.pitch_sign *= direction();  // told for the reported position; the plant counts the encoder's
   // present = direction * encoder + homing offset
   const auto encoder = [&](int ticks) { return direction() * (ticks - s.homing_offset) * kRadiansPerTick; };
   angle_ = encoder(s.position);

@@ -20,6 +20,8 @@ class MotorRegisters {
   virtual bool ping(int id) = 0;
   // The register's own number, signed where the family signs it, without its scale.
   virtual std::int64_t read(int id, const std::string& name) = 0;
+  // The register with its scale, in its table's unit; the only way to one that holds a fraction.
+  virtual double value(int id, const std::string& name) = 0;
   // Writes and reads back. What survives a power cycle is unlocked for it and locked again. Throws
   // DeviceError: the motor has torque (only torque_enable = 0 is written then), the register is read-only, or
   // it reads back another value. torque_enable can only be switched off here.

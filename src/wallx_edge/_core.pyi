@@ -377,6 +377,8 @@ class MotorRegisters:
         Raises:
             BusTimeout: no answer; BusError: the port went away; ConfigError: no such register.
         """
+    def value(self, id: int, name: str) -> float:
+        """The register in its table's unit; the only way to one that holds a fraction. Raises as :meth:`read`."""
     def write(self, id: int, name: str, value: int) -> None:
         """Writes and reads back; what survives a power cycle is unlocked for it and locked again.
 

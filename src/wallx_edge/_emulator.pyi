@@ -217,6 +217,12 @@ class CanArmEmulator:
     def clear_fault(self, kind: str, id: int | None = None) -> None:
         """Ends a fault. Raises ConfigError."""
 
+    def hand(self, id: int, share: float | None = None) -> None:
+        """A hand drags a joint to a share of its travel between the end stops [0..1]; None lets go.
+
+        It moves at up to 1.5 rad/s and pushes with up to 30 N m: a limp joint follows. Raises ConfigError.
+        """
+
     @property
     def positions(self) -> dict[int, float]:
         """Position by id, from the motor's zero [rad]."""

@@ -11,25 +11,17 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 
+from emulated import EMBODIMENTS, emulated
 from leaks import Snapshot
 from wallx_edge.hil import HilPlan
 from wallx_edge.robot_config import RobotConfig
-from wallx_edge.sim import SimProcess
-from wallx_edge.sim.program import ROBOTS
-
-# what an emulated robot's file says beside its embodiment and its calibration
-_LINES = {
-    "so101": 'kind = "serial"',
-    "koch": 'kind = "serial"',
-    "openarm": 'kind = "slcan"\nbit_rate = 1000000\ndata_bit_rate = 5000000',
-}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every embodiment that can be emulated, or the one robot that is named."""
+    """Every test on every emulated embodiment, or on the one robot that was named."""
     if "robot_config" in metafunc.fixturenames:
         named = metafunc.config.getoption("--robot")
-        metafunc.parametrize("robot_config", [named] if named else sorted(ROBOTS), indirect=True)
+        metafunc.parametrize("robot_config", [named] if named else EMBODIMENTS, indirect=True)
 
 
 @pytest.fixture
@@ -38,15 +30,8 @@ def robot_config(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rob
     if request.config.getoption("--robot"):
         yield RobotConfig.load(request.param)
         return
-    ROBOTS[request.param].write_calibration(tmp_path / "calibration.json")
-    robot = f'embodiment = "{request.param}"\ncalibration = "calibration.json"\n'
-    if request.param == "openarm":
-        robot += "accept_drop = false\n"
-    (tmp_path / "robot.toml").write_text(
-        f'[robot]\n{robot}[bus]\nport = "{tmp_path}/port"\n{_LINES[request.param]}\n', encoding="utf-8"
-    )
-    with SimProcess(request.param, link=tmp_path / "port"):
-        yield RobotConfig.load(tmp_path / "robot.toml")
+    with emulated(request.param, tmp_path) as (_, config):
+        yield config
 
 
 @pytest.fixture

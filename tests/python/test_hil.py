@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from emulated import emulated
 from live_arm import LiveArm
 from wallx_edge.errors import ConfigError
 from wallx_edge.hil import HilPlan, run_plan
@@ -73,6 +74,20 @@ def test_the_command_walks_through_every_stage_and_leaves_evidence(arm: LiveArm,
     assert page.count("<svg") == len(STAGE_NAMES)
     assert "passed" in page
     assert {"plan.toml", "robot.toml", "calibration.json", "report.json"} <= {f.name for f in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["koch", "openarm"])
+def test_the_command_walks_every_other_arm_through_every_stage(name: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(f'robot = "robot.toml"\n{QUICK}')
+    command = [Path(sys.executable).with_name("wallx-edge"), "hil", "run", tmp_path / "plan.toml", "--yes", "--json"]
+    with emulated(name, tmp_path):
+        done = subprocess.run(
+            [*command, "--out", tmp_path / "evidence"], capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["name"], line["outcome"]) for line in lines[:-1]] == [(name, "passed") for name in STAGE_NAMES]
+    assert lines[-1]["passed"]
 
 
 def test_after_a_failed_stage_nothing_moves(arm: LiveArm, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,7 @@ import pytest
 from live_arm import play_sweep, wait_for, wait_for_the_end
 from wallx_edge import _core
 from wallx_edge.buses import BusConfig
-from wallx_edge.calibrate import CalibrationPlan, Procedure, Unit
-from wallx_edge.calibrate.unit import fields_of
+from wallx_edge.calibrate import CalibrationPlan, Unit
 from wallx_edge.embodiment import DriveAction, JointCalibration, load_calibration, load_embodiment
 from wallx_edge.errors import CalibrationError, DeviceError
 from wallx_edge.robot import Robot
@@ -110,58 +109,12 @@ def test_registers_by_name_are_written_without_torque_only(sim: SimProcess) -> N
         registers.close()
 
 
-class Hand:
-    """Drags every joint from stop to stop."""
-
-    def __init__(self, sim: SimProcess) -> None:
-        self.sim = sim
-        self.said: list[str] = []
-
-    def tell(self, text: str) -> None:
-        self.said.append(text)
-
-    def confirm(self, question: str) -> bool:
-        return True
-
-    def begin(self, task: str, joints: Mapping[str, str]) -> None:
-        self.targets = [0.5] if task == "middle" else [0.0, 1.0, 0.5]
-        self.joints = joints
-        self._move()
-
-    def _move(self) -> None:
-        target = self.targets.pop(0)
-        for joint in EMBODIMENT.joints:
-            if joint.name in self.joints:
-                self.sim.send(f"hand {joint.id} {target}")
-        self.before: list[int] = []
-        self.still = 0
-
-    def is_done(self, ranges: Mapping[str, tuple[int, int, int]]) -> bool:
-        now = [position for _, position, _ in ranges.values()]
-        self.still = self.still + 1 if now == self.before else 0
-        self.before = now
-        if self.still < 30:
-            return False
-        if self.targets:
-            self._move()
-            return False
-        return True
-
-
-def test_a_calibrated_unit_connects_whichever_way_its_motors_count(config: RobotConfig, sim: SimProcess) -> None:
-    ids = {joint.name: joint.id for joint in EMBODIMENT.joints}
-    hand = Hand(sim)
-    with Unit(EMBODIMENT, ids, config.bus) as unit:
-        procedure = Procedure(unit, CalibrationPlan.load(EMBODIMENT), hand, config.calibration)
-        found = procedure.run()
-        turned = JointCalibration(**fields_of(found["gripper"]) | {"drive_mode": 1})
-        with pytest.raises(CalibrationError, match="'gripper': its motor's drive_mode is 0, the file says 1"):
-            procedure.take_over(found | {"gripper": turned})
-    assert {name: joint.drive_mode for name, joint in found.items()} == {
-        name: unit["drive_mode"] for name, unit in KOCH.default_calibration().items()
-    }
-    assert [line.split(":")[0] for line in hand.said] == ["shoulder_lift", "wrist_flex"]
-    Robot.connect(config).disconnect()
+def is_still(robot: Robot) -> bool:
+    positions = []
+    for _ in range(5):
+        positions.append(robot.state()[0])
+        time.sleep(0.1)
+    return float(np.ptp(positions, axis=0).max()) < 0.005
 
 
 def test_it_moves_and_its_servos_hold_when_the_loop_ends(config: RobotConfig, sim: SimProcess) -> None:
@@ -169,6 +122,7 @@ def test_it_moves_and_its_servos_hold_when_the_loop_ends(config: RobotConfig, si
         rows = play_sweep(robot)
         wait_for_the_end(robot)
         wait_for(lambda: bool(np.abs(robot.state()[0] - rows[-1]).max() < 0.2), "arrival")
+        wait_for(lambda: is_still(robot), "rest")
         held, _ = robot.state()
     # the loop is gone: the watchdogs trip after 0.1 s, the torque stays on, the arm stays where it is
     registers = _core.make_motor_registers("dynamixel_x", _core.BusConfig(port=sim.port))
@@ -183,6 +137,8 @@ def test_it_moves_and_its_servos_hold_when_the_loop_ends(config: RobotConfig, si
     finally:
         registers.close()
     with Robot.connect(config) as robot:
-        assert np.abs(robot.state()[0] - held).max() < 0.05
+        # a servo that trips takes its pose for its goal, and gives way once more by what its load makes of that
+        sag = np.array([joint.static_sag for joint in EMBODIMENT.joints])
+        assert (np.abs(robot.state()[0] - held) <= sag).all()
         with robot.enabled():
             wait_for(lambda: robot.loop.state == "armed", "being armed again")

@@ -66,6 +66,11 @@ void DynamixelRegisters::put(int id, const Register& row, std::int64_t value) {
 
 std::int64_t DynamixelRegisters::read(int id, const std::string& name) { return get(id, row_of(name)); }
 
+double DynamixelRegisters::value(int id, const std::string& name) {
+  const Register& row = row_of(name);
+  return static_cast<double>(get(id, row)) * row.scale;
+}
+
 void DynamixelRegisters::write(int id, const std::string& name, std::int64_t value) {
   const Register& row = row_of(name);
   if (row.access == dynamixel::Access::read) throw DeviceError(describe(id, row) + " can only be read");

@@ -21,6 +21,7 @@ class DynamixelRegisters final : public MotorRegisters {
   void close() noexcept override { bus_->close(); }
   bool ping(int id) override;
   std::int64_t read(int id, const std::string& name) override;
+  double value(int id, const std::string& name) override;
   void write(int id, const std::string& name, std::int64_t value) override;
 
  private:

@@ -13,8 +13,10 @@ from wallx_edge.tables import Table, read_toml
 
 __all__ = ["CalibrationPlan", "JointPlan"]
 
-METHODS = ("sweep", "middle")
+METHODS = {"damiao": ("zero",)}  # by motor family; the others count ticks:
+TICK_METHODS = ("sweep", "middle")
 MAX_TRAVEL = 4090  # a full turn less what an encoder that wraps cannot tell apart [ticks]
+MAX_TRAVEL_DEG = 350  # the same of a motor that reports degrees
 
 
 @dataclass(frozen=True)
@@ -23,19 +25,28 @@ class JointPlan:
 
     Attributes:
         name: the joint.
-        method: ``sweep`` from stop to stop, or ``middle``: it turns freely and is placed.
+        method: ``sweep`` from stop to stop; ``middle``: it turns freely and is placed; ``zero``: swept, then placed
+            where it is zero.
         hint: what the person does.
-        travel: from stop to stop, as the parts allow it; 0 for ``middle`` [ticks].
-        tolerance: of the travel [ticks].
-        drive_mode: 1: the joint's positive direction is the encoder's negative one.
+        place: how it is placed, for ``zero``.
+        travel: from stop to stop, as the parts allow it; 0 for ``middle`` [ticks, or degrees of a Damiao motor].
+        tolerance: of the travel [the same].
+        drive_mode: 1: the joint's positive direction is the encoder's negative one; None: it is found, in the motor
+            or by the sweep.
     """
 
     name: str
     method: str
     hint: str
+    place: str
     travel: int
     tolerance: int
-    drive_mode: int
+    drive_mode: int | None
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether it has stops that are looked for."""
+        return self.method != "middle"
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class CalibrationPlan:
         values = top.values["joints"]
         if not isinstance(values, list) or not all(isinstance(joint, dict) for joint in values):
             raise top.fail("joints", "must be a list of tables, each under [[joints]]")
-        joints = tuple(_joint(file, i, joint) for i, joint in enumerate(values))
+        joints = tuple(_joint(file, i, joint, embodiment.motor_family) for i, joint in enumerate(values))
         names = sorted(joint.name for joint in joints)
         wanted = sorted(joint.name for joint in embodiment.joints)
         if names != wanted:
@@ -73,16 +84,20 @@ class CalibrationPlan:
         return cls(joints)
 
 
-def _joint(file: Path, index: int, values: dict[str, Any]) -> JointPlan:
+def _joint(file: Path, index: int, values: dict[str, Any], family: str) -> JointPlan:
     table = Table(file, f"joints[{index}] ({values.get('name', 'without a name')})", values)
-    travel = ("travel", "travel_tolerance")
-    method = table.choice("method", METHODS, "sweep")
-    table.check_keys(("name", "hint", "drive_mode", *(travel if method == "sweep" else ())), ("method",))
+    methods = METHODS.get(family, TICK_METHODS)
+    method = table.choice("method", methods, methods[0])
+    travel = ("travel", "travel_tolerance") if method != "middle" else ()
+    place = ("place",) if method == "zero" else ()
+    table.check_keys(("name", "hint", *place, *travel), ("method", "drive_mode"))
+    most = MAX_TRAVEL_DEG if method == "zero" else MAX_TRAVEL
     return JointPlan(
         name=table.text("name"),
         method=method,
         hint=table.text("hint"),
-        travel=table.integer("travel", 1, MAX_TRAVEL) if method == "sweep" else 0,
-        tolerance=table.integer("travel_tolerance", 1, MAX_TRAVEL) if method == "sweep" else 0,
-        drive_mode=table.integer("drive_mode", 0, 1),
+        place=table.text("place") if place else "",
+        travel=table.integer("travel", 1, most) if travel else 0,
+        tolerance=table.integer("travel_tolerance", 1, most) if travel else 0,
+        drive_mode=table.integer("drive_mode", 0, 1) if "drive_mode" in values else None,
     )

@@ -109,4 +109,5 @@ def check_signature(
 
 
 def _describe(motor: Mapping[str, Any]) -> str:
-    return f"id {motor.get('id')}, model {motor.get('model')}, firmware {motor.get('firmware')}"
+    serial = f", serial {motor['serial']}" if "serial" in motor else ""
+    return f"id {motor.get('id')}, model {motor.get('model')}, firmware {motor.get('firmware')}{serial}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from wallx_edge import _core
 from wallx_edge.buses import Adapter, BusConfig
+from wallx_edge.calibrate.sweep import TICKS_PER_TURN
 from wallx_edge.embodiment import Embodiment, JointCalibration
 from wallx_edge.errors import CalibrationError, ConfigError, DeviceError
 
@@ -23,45 +25,48 @@ FIELDS = ("id", "drive_mode", "homing_offset", "range_min", "range_max")  # LeRo
 
 @dataclass(frozen=True)
 class _Family:
-    """Names of one motor family's registers, and how its homing counts."""
+    """Names of one motor family's registers, and how it counts."""
 
-    homing_offset: str
-    range_min: str
-    range_max: str
-    position: str
-    model: str
+    kept: tuple[str, ...]  # what calibration changes: homing offset, lowest and highest position; none: only the file
+    model: str | None  # None: it does not say
     firmware: tuple[str, ...]
-    homing_sign: int  # reported = encoder + sign * homing_offset
-    max_homing_offset: int  # [ticks]
-    direction: str = ""  # register whose bit 0 turns the direction round; none: the calibration alone does
-
-    @property
-    def kept(self) -> tuple[str, str, str]:
-        """The registers that calibration changes."""
-        return self.homing_offset, self.range_min, self.range_max
+    serial: str | None = None  # None: it has none
+    direction: str | None = None  # register whose bit 0 is its drive mode; None: its plan says
+    homing_sign: int = 0  # reported = encoder + sign * homing_offset
+    max_homing_offset: int = 0  # [ticks]
+    is_seam_fixed: bool = False  # its homing does not move the place where its encoder starts anew
+    turn: int = TICKS_PER_TURN  # [unit]
+    unit: str = "ticks"
+    give: int = 40  # between the ends of two sweeps of one joint: how far printed parts give way [unit]
 
 
 _FAMILIES = {
     "feetech_sts": _Family(
-        homing_offset="homing_offset",
-        range_min="min_angle",
-        range_max="max_angle",
-        position="present_position",
+        kept=("homing_offset", "min_angle", "max_angle"),
         model="model_number",
         firmware=("firmware_major", "firmware_minor"),
         homing_sign=-1,
         max_homing_offset=2047,
     ),
     "dynamixel_x": _Family(
-        homing_offset="homing_offset",
-        range_min="min_position",
-        range_max="max_position",
-        position="present_position",
+        kept=("homing_offset", "min_position", "max_position"),
+        direction="drive_mode",
         model="model_number",
         firmware=("firmware_version",),
         homing_sign=1,
         max_homing_offset=4095,
-        direction="drive_mode",
+        is_seam_fixed=True,
+    ),
+    # Its own zero could be set, but neither read nor put back: the zero stays in the file.
+    "damiao": _Family(
+        kept=(),
+        model=None,
+        firmware=("software_version",),
+        serial="serial_number",
+        is_seam_fixed=True,
+        turn=360,
+        unit="degrees",
+        give=3,
     ),
 }
 
@@ -117,18 +122,27 @@ class Unit:
         return self._registers.read(self.ids[joint], register)
 
     def position(self, joint: str) -> int:
-        """Where a joint stands [ticks], as its motor reports it."""
-        return self.read(joint, self.family.position)
+        """Where a joint stands, as its motor reports it [ticks, or degrees of a Damiao motor]."""
+        if self.family.unit == "degrees":
+            return round(math.degrees(self._registers.value(self.ids[joint], "present_position")))
+        return self.read(joint, "present_position")
+
+    def drive_mode(self, joint: str) -> int | None:
+        """1: the motor itself turns its direction round, 0: it does not; None: such motors cannot."""
+        register = self.family.direction
+        return None if register is None else self.read(joint, register) & 1
 
     def identity(self) -> dict[str, dict[str, Any]]:
-        """What tells this unit's motors from others: id, model and firmware by joint.
+        """What tells this unit's motors from others, by joint: id, model, firmware, and serial where they have one.
+
+        A motor that does not say its model is what its embodiment says; what else it is, connecting finds out.
 
         Raises:
             DeviceError: another kind of motor than the embodiment's; BusTimeout: a motor is silent.
         """
         found: dict[str, dict[str, Any]] = {}
         for spec in self.embodiment.joints:
-            model = self.read(spec.name, self.family.model)
+            model = self.read(spec.name, self.family.model) if self.family.model else spec.model_numbers[0]
             if model not in spec.model_numbers:
                 raise DeviceError(
                     f"joint {spec.name!r} (id {self.ids[spec.name]}) is model {model}, expected "
@@ -136,6 +150,8 @@ class Unit:
                 )
             firmware = ".".join(str(self.read(spec.name, register)) for register in self.family.firmware)
             found[spec.name] = {"id": self.ids[spec.name], "model": model, "firmware": firmware}
+            if self.family.serial:
+                found[spec.name]["serial"] = self.read(spec.name, self.family.serial)
         return found
 
     def holding(self) -> list[str]:
@@ -150,10 +166,6 @@ class Unit:
         """What calibration may change, as it is now."""
         return {name: self.read(joint, name) for name in self.family.kept}
 
-    def drive_mode(self, joint: str, planned: int) -> int:
-        """Which way a joint counts: as its motor has it where the motor decides, else as planned."""
-        return self.read(joint, self.family.direction) & 1 if self.family.direction else planned
-
     def write(self, joint: str, values: Mapping[str, int]) -> None:
         """Writes what differs and reads it back. Raises DeviceError, BusTimeout, BusError."""
         for name, value in values.items():
@@ -162,12 +174,8 @@ class Unit:
 
     def wanted(self, calibration: JointCalibration) -> dict[str, int]:
         """The register values that a calibration asks for."""
-        family = self.family
-        return {
-            family.homing_offset: calibration.homing_offset,
-            family.range_min: calibration.range_min,
-            family.range_max: calibration.range_max,
-        }
+        values = (calibration.homing_offset, calibration.range_min, calibration.range_max)
+        return dict(zip(self.family.kept, values, strict=False))  # a family that keeps nothing wants nothing
 
     def differences(self, calibration: Mapping[str, JointCalibration]) -> list[str]:
         """Where the motors differ from a calibration, one sentence each."""

@@ -25,6 +25,7 @@ from wallx_edge.robot_config import RobotConfig
 _TASKS = {
     "sweep": "move every joint by hand from stop to stop, then press Enter",
     "middle": "place the joint by hand, then press Enter",
+    "zero": "place every joint at its zero by hand, then press Enter",
     "verify": "once more: move every joint by hand from stop to stop, then press Enter",
 }
 

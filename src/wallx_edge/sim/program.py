@@ -121,8 +121,6 @@ def execute(arm: ArmEmulator | CanArmEmulator, line: str) -> bool:
         raise ConfigError(f"command {line.strip()!r}: {name} takes {least} to {most} words")
     try:
         if name == "hand":
-            if isinstance(arm, CanArmEmulator):
-                raise ConfigError(f"command {line.strip()!r}: only joints with serial servos can be dragged")
             arm.hand(int(words[0]), float(words[1]) if len(words) > 1 else None)
             return True
         id = None if len(words) < 2 or words[1] == "all" else int(words[1])

@@ -3,21 +3,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <optional>
 #include <random>
 #include <string>
 
+#include "arm/fault_run.hpp"
 #include "arm/plant.hpp"
 
 namespace wallx::test {
 namespace {
-
-using emulator::FaultKind;
-
-enum class Outcome { runs, stops, faults };  // stops: holds at least
-constexpr const char* kOutcomeNames[] = {"runs on", "holds", "faults"};
 
 struct Row {
   FaultKind kind;
@@ -50,7 +44,7 @@ const Row kRows[] = {
     {FaultKind::late, {}, Outcome::runs, Reason::none, 0},
     {FaultKind::delay, 0.0005, Outcome::runs, Reason::none, 0},
     // an answer that comes 4 periods late cannot be told from one that is on time: it may end a hold again
-    {FaultKind::delay, {}, Outcome::stops, Reason::stale_feedback, kHold, false, Reason::obstruction},
+    {FaultKind::delay, {}, Outcome::holds, Reason::stale_feedback, kHold, false, Reason::obstruction},
     {FaultKind::wrong_id, {}, Outcome::faults, Reason::stale_feedback, kStale},
     // mixed answers have wrong checksums, but for a few that show a pose that is nowhere near
     {FaultKind::duplicate_id,
@@ -89,13 +83,6 @@ struct Found {
   double beyond = 0;   // of any command, past where braking may end [rad]
   bool is_gripper = false;
 };
-
-// a bound of the distance in which a joint at speed v comes to rest that was still speeding up
-double braking_distance(double v, const JointLimits& limits) {
-  const double turning = limits.max_acceleration / limits.max_jerk;  // from full push to none [s]
-  const double fastest = v + limits.max_acceleration * turning / 2;
-  return fastest * fastest / (2 * limits.max_acceleration) + 2 * fastest * turning;
-}
 
 // One endless, smooth motion of every joint, handed over two seconds at a time.
 class Motion {
@@ -174,7 +161,7 @@ Found run_one(const Row& row, std::uint64_t seed) {
     }
     is_stopping = stops;
     if (stops && found.outcome == Outcome::runs) {
-      found.outcome = Outcome::stops;
+      found.outcome = Outcome::holds;
       found.reason = record.cause.reason;
       found.ticks = found.hold_ticks = i;
     }
@@ -201,11 +188,6 @@ Found run_one(const Row& row, std::uint64_t seed) {
 
 bool is_fault(const Found& found) { return found.outcome == Outcome::faults; }
 
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text ? std::strtoull(text, nullptr, 10) : otherwise;
-}
-
 }  // namespace
 
 // WALLX_FAULT_RUNS: of each kind; WALLX_SEED: of places and times
@@ -222,14 +204,14 @@ TEST(every_fault_ends_in_its_documented_state_in_time) {
     for (std::uint64_t i = 0; i < runs; ++i) {
       const std::uint64_t run_seed = seed * 1'000'003 + i * 1009 + static_cast<std::uint64_t>(row.kind);
       const Found found = run_one(row, run_seed);
-      slowest = std::max(slowest, row.outcome == Outcome::stops ? found.hold_ticks : found.ticks);
+      slowest = std::max(slowest, row.outcome == Outcome::holds ? found.hold_ticks : found.ticks);
       beyond = std::max(beyond, found.beyond);
       const bool is_spared = found.is_gripper && row.spares_gripper;
       const Outcome documented = is_spared ? Outcome::runs : row.outcome;
       const bool is_reason = found.reason == row.reason || (found.reason == row.also && is_fault(found));
       const bool is_right =
           documented == Outcome::runs ? found.outcome == Outcome::runs
-          : documented == Outcome::stops
+          : documented == Outcome::holds
               ? is_reason && found.hold_ticks <= row.max_ticks && found.outcome != Outcome::runs
               : is_fault(found) && is_reason && found.ticks <= row.max_ticks;
       if (!is_right || found.beyond > 1e-9) {
