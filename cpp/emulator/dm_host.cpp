@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/errors.hpp"
+#include "emulator/log_lines.hpp"
 
 namespace wallx::emulator {
 namespace {
@@ -22,15 +23,6 @@ constexpr Duration kStatePeriod = std::chrono::milliseconds(5);
 constexpr int kPriority = 60;
 
 [[noreturn]] void fail(const std::string& what) { throw DeviceError(what + ": " + std::strerror(errno)); }
-
-std::string line_head(const char* kind) {
-  std::string line = "{\"t\":";
-  line += std::to_string(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
-  line += ",\"kind\":\"";
-  line += kind;
-  line += '"';
-  return line;
-}
 
 // holds the lock for its own life
 class Lock {
@@ -191,40 +183,19 @@ TimePoint DmHost::serve() noexcept {
 }
 
 std::string DmHost::start_line() const {
-  std::string line = line_head("start");
-  line += ",\"port\":";
-  line += quote_json(port_name_);
-  line += is_realtime_ ? ",\"realtime\":true" : ",\"realtime\":false";
-  std::string ids, names;
+  std::vector<std::pair<int, std::string>> drives;
   for (std::size_t i = 0; i < bus_->num_motors(); ++i) {
     const DmSetup& setup = std::as_const(*bus_).motor(i).setup();
-    if (i) ids += ',', names += ',';
-    ids += std::to_string(setup.id);
-    names += quote_json(setup.name);
+    drives.emplace_back(setup.id, setup.name);
   }
-  line += ",\"ids\":[";
-  line += ids;
-  line += "],\"names\":[";
-  line += names;
-  line += "]}";
-  return line;
+  return emulator::start_line(port_name_, is_realtime_, drives);
 }
 
 std::string DmHost::end_line() {
-  std::string line = line_head("end");
-  line += ",\"counters\":{";
-  bool is_first = true;
-  const auto add = [&](const char* name, auto value) {
-    line += is_first ? "\"" : ",\"";
-    line += name;
-    line += "\":";
-    line += std::to_string(value);
-    is_first = false;
-  };
-  for_each_counter(bus_->counters(), add);
-  for_each_counter(counters(), add);
-  line += "}}";
-  return line;
+  CounterLine line;
+  for_each_counter(bus_->counters(), line);
+  for_each_counter(counters(), line);
+  return std::move(line).text();
 }
 
 }  // namespace wallx::emulator

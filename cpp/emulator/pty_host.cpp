@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "base/errors.hpp"
+#include "emulator/log_lines.hpp"
 #include "emulator/registry.hpp"
 
 namespace wallx::emulator {
@@ -38,15 +39,6 @@ void close_files(std::initializer_list<int*> files) {
     if (*file >= 0) ::close(*file);
     *file = -1;
   }
-}
-
-std::string line_head(const char* kind) {
-  std::string line = "{\"t\":";
-  line += std::to_string(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
-  line += ",\"kind\":\"";
-  line += kind;
-  line += '"';
-  return line;
 }
 
 }  // namespace
@@ -285,40 +277,19 @@ void PtyHost::write_answers(TimePoint now) noexcept {
 }
 
 std::string PtyHost::start_line() const {
-  std::string line = line_head("start");
-  line += ",\"port\":";
-  line += quote_json(port_);
-  line += is_realtime_ ? ",\"realtime\":true" : ",\"realtime\":false";
-  std::string ids, names;
+  std::vector<std::pair<int, std::string>> drives;
   for (std::size_t i = 0; i < bus_->num_servos(); ++i) {
     const ServoSetup& setup = std::as_const(*bus_).servo(i).setup();
-    if (i) ids += ',', names += ',';
-    ids += std::to_string(setup.id);
-    names += quote_json(setup.name);
+    drives.emplace_back(setup.id, setup.name);
   }
-  line += ",\"ids\":[";
-  line += ids;
-  line += "],\"names\":[";
-  line += names;
-  line += "]}";
-  return line;
+  return emulator::start_line(port_, is_realtime_, drives);
 }
 
 std::string PtyHost::end_line() {
-  std::string line = line_head("end");
-  line += ",\"counters\":{";
-  bool is_first = true;
-  const auto add = [&](const char* name, auto value) {
-    line += is_first ? "\"" : ",\"";
-    line += name;
-    line += "\":";
-    line += std::to_string(value);
-    is_first = false;
-  };
-  for_each_counter(bus_->counters(), add);
-  for_each_counter(counters(), add);
-  line += "}}";
-  return line;
+  CounterLine line;
+  for_each_counter(bus_->counters(), line);
+  for_each_counter(counters(), line);
+  return std::move(line).text();
 }
 
 }  // namespace wallx::emulator
