@@ -15,10 +15,7 @@ namespace wallx::test {
 namespace {
 
 // pan turns, lift carries, grip closes; 200 Hz on an FD line, all on the line's own clock
-struct DmPlant {
-  static constexpr std::size_t kNumJoints = 3;
-  static constexpr double kSag = 0.05;
-
+struct DmPlant : MovingPlant<emulator::DmBus> {
   explicit DmPlant(std::uint64_t seed) {
     std::vector<emulator::DmSetup> motors;
     const auto add = [&](const char* name, const JointLimits& limits, double inertia, double gravity) {
@@ -42,59 +39,21 @@ struct DmPlant {
     add("lift", {-1.7, 1.7, 3.0, 20, 400}, 0.05, 1.5);
     add("grip", {-1.9, 1.9, 4.0, 40, 1000}, 0.03, 0);
 
-    const TimePoint start{std::chrono::seconds(1000)};
     wire = std::make_shared<emulator::DmBus>(
-        motors, emulator::DmBusOptions{.rates = {}, .seed = seed, .start = start});
+        motors, emulator::DmBusOptions{.rates = {}, .seed = seed, .start = kStart});
     auto line = std::make_unique<LockStepCanBus>(wire);
     line->is_simulated = true;
     bus = line.get();
     const std::vector<JointCalibration> calibration{
         {1, 0, 0, -120, 120}, {2, 0, 0, -120, 120}, {3, 0, 0, -120, 120}};
     auto robot = std::make_shared<DamiaoRobot>(embodiment, calibration, std::move(line));
-    robot->connect();
-    LoopConfig config;
-    config.rate_hz = 200;
-    config.origin = start;
-    config.clock = +[]() noexcept { return TimePoint{}; };
-    config.max_first_step = 4;
-    loop = std::make_unique<ControlLoop>(std::move(robot), config);
-    now = loop->on_grid(wire->now());
-  }
-
-  // one endless, smooth motion of every joint, handed over a quarter of a second at a time
-  const LoopRecord& tick() {
-    now = loop->on_grid(std::max(now + loop->period(), wire->now()));
-    if (is_moving && num_ticks++ % 50 == 0) {
-      std::vector<double> rows;
-      for (int i = 0; i <= 50; ++i)
-        for (std::size_t j = 0; j < kNumJoints; ++j)
-          rows.push_back(0.7 * std::sin(1.8 * (to_seconds(now - began) + i * 0.04)) * (j % 2 ? 1 : -1));
-      loop->submit(rows, now, Seconds(0.04), loop->generation());
-    }
-    wire->advance(now);
-    return loop->tick(now);
-  }
-  void start_moving() {
-    for (int i = 0; i < 3; ++i) tick();
-    loop->request(kRequestEnable);
-    for (int i = 0; i < 20 && loop->state() != LoopState::armed; ++i) tick();
-    REQUIRE(loop->state() == LoopState::armed);
-    is_moving = true;
-    began = now;
-    for (int i = 0; i < 1000; ++i)
-      if (tick().state == LoopState::run && i > 100) return;
-    REQUIRE(!"the plant does not come to run");
+    start_loop(std::move(robot));
   }
 
   double position(std::size_t joint) const { return wire->motor(joint).position(); }
 
   Embodiment embodiment{.name = "plant", .motor_family = "damiao", .joints = {}};
-  std::shared_ptr<emulator::DmBus> wire;
   LockStepCanBus* bus = nullptr;  // owned by the robot
-  std::unique_ptr<ControlLoop> loop;
-  TimePoint now, began;
-  bool is_moving = false;
-  int num_ticks = 0;
 };
 
 constexpr int kStale = 22;    // 0.1 s, and the ticks in which the last answer came and is missed

@@ -15,10 +15,7 @@ namespace wallx::test {
 namespace {
 
 // pan turns, lift carries and turns itself round, grip bounds its current; limits as the Koch has them
-struct DxlPlant {
-  static constexpr std::size_t kNumJoints = 3;
-  static constexpr double kSag = 0.05;
-
+struct DxlPlant : MovingPlant<emulator::DxlBus> {
   explicit DxlPlant(std::uint64_t seed) {
     std::vector<emulator::ServoSetup> servos;
     std::vector<JointCalibration> calibration;
@@ -54,55 +51,18 @@ struct DxlPlant {
     add("lift", {-1.7, 1.7, 2.5, 20, 400}, 1060, 4, 0.012, 0.11);
     add("grip", {-1.9, 1.9, 3.0, 30, 600}, 1200, 5, 0.0015, 0);
 
-    const TimePoint start{std::chrono::seconds(1000)};
-    wire = std::make_shared<emulator::DxlBus>(servos, emulator::BusOptions{.seed = seed, .start = start});
+    wire = std::make_shared<emulator::DxlBus>(servos, emulator::BusOptions{.seed = seed, .start = kStart});
     auto line = std::make_unique<LockStepBus<emulator::DxlBus>>(wire);
     line->has_wire_time = true;
     bus = line.get();
     auto robot = std::make_shared<DynamixelRobot>(embodiment, calibration, std::move(line));
-    robot->connect();
-    LoopConfig config;
-    config.rate_hz = 200;
-    config.origin = start;
-    config.clock = +[]() noexcept { return TimePoint{}; };
-    config.max_first_step = 4;
-    loop = std::make_unique<ControlLoop>(std::move(robot), config);
-    now = loop->on_grid(wire->now());
+    start_loop(std::move(robot));
   }
 
-  // one endless, smooth motion of every joint, handed over a quarter of a second at a time
-  const LoopRecord& tick() {
-    now = loop->on_grid(std::max(now + loop->period(), wire->now()));
-    if (is_moving && num_ticks++ % 50 == 0) {
-      std::vector<double> rows;
-      for (int i = 0; i <= 50; ++i)
-        for (std::size_t j = 0; j < kNumJoints; ++j)
-          rows.push_back(0.7 * std::sin(1.8 * (to_seconds(now - began) + i * 0.04)) * (j % 2 ? 1 : -1));
-      loop->submit(rows, now, Seconds(0.04), loop->generation());
-    }
-    wire->advance(now);
-    return loop->tick(now);
-  }
-  void start_moving() {
-    for (int i = 0; i < 3; ++i) tick();
-    loop->request(kRequestEnable);
-    for (int i = 0; i < 20 && loop->state() != LoopState::armed; ++i) tick();
-    REQUIRE(loop->state() == LoopState::armed);
-    is_moving = true;
-    began = now;
-    for (int i = 0; i < 1000; ++i)
-      if (tick().state == LoopState::run && i > 100) return;
-    REQUIRE(!"the plant does not come to run");
-  }
   double position(std::size_t joint) const { return wire->servo(joint).position_ticks(); }
 
   Embodiment embodiment{.name = "plant", .motor_family = "dynamixel_x", .joints = {}};
-  std::shared_ptr<emulator::DxlBus> wire;
   LockStepBus<emulator::DxlBus>* bus = nullptr;  // owned by the robot
-  std::unique_ptr<ControlLoop> loop;
-  TimePoint now, began;
-  bool is_moving = false;
-  int num_ticks = 0;
 };
 
 constexpr int kStale = 21;    // 0.1 s, and the tick that sees it

@@ -9,9 +9,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <initializer_list>
+#include <memory>
 #include <random>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "check.hpp"
 #include "control/control_loop.hpp"
@@ -40,6 +42,57 @@ inline double braking_distance(double v, const JointLimits& limits) {
   const double fastest = v + limits.max_acceleration * turning / 2;
   return fastest * fastest / (2 * limits.max_acceleration) + 2 * fastest * turning;
 }
+
+// What the plants of both families share: a loop over a robot and its emulated wire on one simulated clock,
+// and a motion that never ends.
+template <class Wire>
+struct MovingPlant {
+  static constexpr std::size_t kNumJoints = 3;
+  static constexpr double kSag = 0.05;
+  static constexpr TimePoint kStart{std::chrono::seconds(1000)};
+
+  void start_loop(std::shared_ptr<Robot> robot) {
+    robot->connect();
+    LoopConfig config;
+    config.rate_hz = 200;
+    config.origin = kStart;
+    config.clock = +[]() noexcept { return TimePoint{}; };
+    config.max_first_step = 4;
+    loop = std::make_unique<ControlLoop>(std::move(robot), config);
+    now = loop->on_grid(wire->now());
+  }
+
+  // one endless, smooth motion of every joint, handed over a quarter of a second at a time
+  const LoopRecord& tick() {
+    now = loop->on_grid(std::max(now + loop->period(), wire->now()));
+    if (is_moving && num_ticks++ % 50 == 0) {
+      std::vector<double> rows;
+      for (int i = 0; i <= 50; ++i)
+        for (std::size_t j = 0; j < kNumJoints; ++j)
+          rows.push_back(0.7 * std::sin(1.8 * (to_seconds(now - began) + i * 0.04)) * (j % 2 ? 1 : -1));
+      loop->submit(rows, now, Seconds(0.04), loop->generation());
+    }
+    wire->advance(now);
+    return loop->tick(now);
+  }
+  void start_moving() {
+    for (int i = 0; i < 3; ++i) tick();
+    loop->request(kRequestEnable);
+    for (int i = 0; i < 20 && loop->state() != LoopState::armed; ++i) tick();
+    REQUIRE(loop->state() == LoopState::armed);
+    is_moving = true;
+    began = now;
+    for (int i = 0; i < 1000; ++i)
+      if (tick().state == LoopState::run && i > 100) return;
+    REQUIRE(!"the plant does not come to run");
+  }
+
+  std::shared_ptr<Wire> wire;
+  std::unique_ptr<ControlLoop> loop;
+  TimePoint now, began;
+  bool is_moving = false;
+  int num_ticks = 0;
+};
 
 struct FaultFound {
   Outcome outcome = Outcome::runs;
