@@ -261,6 +261,8 @@ void CpuBackend::rotate_and_cache(Stream&, float* qkv, const AttentionShape& sha
                     row + (heads + h) * dim);
     }
   });
+  for (std::int64_t h = 0; h < shape.num_kv_heads; ++h)
+    clear_values(packed_head(segment, dim, h), position + shape.rows, dim);
 }
 
 void CpuBackend::cache_attention(Stream& stream, const float* qkv, const AttentionShape& shape, bool is_causal,
