@@ -231,7 +231,7 @@ void CpuBackend::gated_product(Stream& stream, const Rows& x, const GatedLinear&
   for (int thread = 1; thread < num_threads(); ++thread)
     for (std::int64_t r = 0; r < x.count; ++r) {
       float& largest = work.largest[static_cast<std::size_t>(r)];
-      largest = std::max(largest, work.largest[static_cast<std::size_t>(thread * x.count + r)]);
+      largest = larger_magnitude(largest, work.largest[static_cast<std::size_t>(thread * x.count + r)]);
     }
   to_rows(values, y, work.largest.data());
 }

@@ -11,6 +11,7 @@ namespace {
 
 struct Named {
   std::string name;
+  int threads;
   std::unique_ptr<Backend> backend;
 };
 
@@ -21,7 +22,7 @@ const std::vector<Named>& backends() {
       for (const int threads : {1, 2, 3}) {
         auto backend = std::make_unique<CpuBackend>(CpuOptions{threads, {}, kernels->name});
         const std::string name = backend->name() + ", threads " + std::to_string(threads);
-        found.push_back({name, std::move(backend)});
+        found.push_back({name, threads, std::move(backend)});
       }
     return found;
   }();
@@ -42,9 +43,15 @@ void agree(const std::string& family, const std::vector<Op>& ops) {
   for (const Op& op : ops) {
     const Floats truth = result_of(op.exact(), reference);
     const Doubles expected(truth.begin(), truth.end());
+    Floats alone;
     for (const Named& one : backends()) {
+      const Floats found = result_of(op, *one.backend);
       residue.set_tolerance(op.tolerance());
-      residue.compare(op.name() + " on " + one.name, result_of(op, *one.backend), expected);
+      residue.compare(op.name() + " on " + one.name, found, expected);
+      // how rows are shared out among threads must change no bit
+      if (one.threads == 1) alone = found;
+      if (found != alone)
+        fail(__FILE__, __LINE__, op.name() + " on " + one.name + ": other bits than one thread");
     }
   }
 }
