@@ -43,6 +43,7 @@ std::vector<pthread_t> threads_of(ThreadPool& pool) {
   return handles;
 }
 
+#if !defined(__SANITIZE_THREAD__)  // which delays signals
 // A thread that is kept busy by a signal's handler, as a core that runs something else would keep it.
 std::atomic<bool> is_caught{false}, is_released{false};
 void be_busy(int) {
@@ -50,6 +51,7 @@ void be_busy(int) {
   while (!is_released) {
   }
 }
+#endif
 
 }  // namespace
 
