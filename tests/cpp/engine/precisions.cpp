@@ -2,10 +2,10 @@
 // layer shows. SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <map>
 
 #include "backend/cpu/cpu_backend.hpp"
+#include "backend/naive.hpp"
 #include "backend/reference/reference_backend.hpp"
 #include "check.hpp"
 #include "tiny_engine.hpp"
@@ -24,10 +24,6 @@ constexpr Tolerance kTolerances[] = {
     {"fp32", 1.5e-6, 0},  {"bf16", 0.03, 0.05},  {"fp16", 0.03, 0.05},
     {"int8", 0.08, 0.08}, {"mixed", 0.06, 0.08}, {"w8", 0.03, 0.08},
 };
-double scaled(double tolerance) {
-  const char* scale = std::getenv("WALLX_TOL_SCALE");
-  return scale ? tolerance * std::atof(scale) : tolerance;
-}
 
 constexpr double kGain = 0.01;  // of any tensor of a sound network
 
