@@ -1,5 +1,5 @@
-// KernelsArmDotprod: NEON with SDOT; bf16 as the upper half of fp32. Sums of 6 rows by 16 outputs stay in
-// registers. SPDX-License-Identifier: Apache-2.0
+// KernelsArmDotprod: NEON with SDOT for int8; bf16 as the upper half of fp32.
+// SPDX-License-Identifier: Apache-2.0
 #include "backend/cpu/tiles.hpp"
 
 #if defined(__aarch64__)

@@ -1,5 +1,5 @@
-// ReferenceBackend: the operations as loops in double precision: slow, obvious, what every other backend is
-// held to. SPDX-License-Identifier: Apache-2.0
+// ReferenceBackend: the operations as loops in double precision, to which every other backend is held.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// Op: an operation as a struct of dims, formats and tolerance: the same one is compared with the reference
-// and timed. SPDX-License-Identifier: Apache-2.0
+// Op: an operation as a struct of dims, formats and tolerance, to compare with the reference and to time.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,5 @@
-// PrecisionsTest: every precision on every kernel set is the reference's network, near fp32, and one bad
-// layer shows. SPDX-License-Identifier: Apache-2.0
+// PrecisionsTest: every precision is the reference's network and near fp32, and one bad layer shows.
+// SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
 #include <map>

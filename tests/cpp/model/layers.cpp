@@ -1,5 +1,5 @@
-// LayersTest: a layer gives the same numbers packed while loading or mapped from a quantized file, on any
-// backend. SPDX-License-Identifier: Apache-2.0
+// LayersTest: a layer has the same numbers packed while loading or mapped from a quantized file.
+// SPDX-License-Identifier: Apache-2.0
 #include "model/layers.hpp"
 
 #include <algorithm>
