@@ -215,25 +215,20 @@ WALLX_CLONES void finish_gated_tile(const void* sums, int rows, std::int64_t wid
 }
 
 WALLX_CLONES void widen_panels(const std::byte* panels, std::int64_t groups, std::byte* out) {
-  // integers up to 256 are exact in bf16
+  // integers up to 256 are exact in bf16: the upper half of fp32
   for (std::int64_t g = 0; g < 2 * groups; ++g) {
-    ByteLanes bytes[4];  // of four outputs each
-    std::memcpy(bytes, panels + g * 64, sizeof bytes);
-    HalfLanes values[4];
-    for (int i = 0; i < 4; ++i) {
-      typedef std::int8_t SignedLanes __attribute__((vector_size(kLanes)));
-      const Lanes wide =
-          __builtin_convertvector(__builtin_convertvector(reinterpret_cast<SignedLanes>(bytes[i]), IntLanes), Lanes);
-      round_bf16(wide, values[i]);
+    IntLanes inputs;  // four of each output
+    std::memcpy(&inputs, panels + g * 64, sizeof inputs);
+    // a group of four inputs becomes two of two
+    for (int shift = 0; shift < 32; shift += 16) {
+      const Lanes first = __builtin_convertvector((inputs << (24 - shift)) >> 24, Lanes);
+      const Lanes second = __builtin_convertvector((inputs << (16 - shift)) >> 24, Lanes);
+      WordLanes lower, upper;
+      std::memcpy(&lower, &first, sizeof lower);
+      std::memcpy(&upper, &second, sizeof upper);
+      const WordLanes pairs = lower >> 16 | (upper & 0xFFFF0000u);
+      std::memcpy(out + g * 128 + shift * 4, &pairs, sizeof pairs);
     }
-    // a group of four inputs becomes two of two: the first and the last pair of every output
-    std::uint32_t pairs[2][kPanel];
-    for (int i = 0; i < 4; ++i)
-      for (int c = 0; c < 4; ++c)
-        for (int half = 0; half < 2; ++half)
-          std::memcpy(&pairs[half][4 * i + c],
-                      reinterpret_cast<const std::byte*>(&values[i]) + (4 * c + 2 * half) * 2, 4);
-    std::memcpy(out + g * 128, pairs, sizeof pairs);
   }
 }
 
