@@ -73,9 +73,9 @@ TEST(product_matches_plain_loops_at_every_tiling) {
   std::mt19937 random(1);
   Residual residual("product, sizes", kProductTolerance);
   for (Format format : {Format::int8, Format::bf16})
-    for (std::int64_t rows : {1, 7, 8, 9, 31, 32, 33, 130})
-      for (std::int64_t in : {1, 16, 40, 64, 200})
-        for (std::int64_t out : {1, 33, 130}) ProductCase{format, rows, in, out}.run(random, residual);
+    for (std::int64_t rows : {1, 8, 9, 32, 33, 130})
+      for (std::int64_t in : {1, 40, 200})
+        for (std::int64_t out : {1, 130}) ProductCase{format, rows, in, out}.run(random, residual);
 }
 
 TEST(product_matches_plain_loops_over_many_stages) {
@@ -83,27 +83,28 @@ TEST(product_matches_plain_loops_over_many_stages) {
   Residual residual("product, depth", kProductTolerance);
   for (Format format : {Format::int8, Format::bf16})
     for (std::int64_t rows : {1, 32, 65})
-      for (std::int64_t in : {512, 1000, 2048}) ProductCase{format, rows, in, 64}.run(random, residual);
+      for (std::int64_t in : {1000, 2048}) ProductCase{format, rows, in, 64}.run(random, residual);
 }
 
 TEST(product_matches_plain_loops_with_every_epilogue) {
   std::mt19937 random(3);
   Residual residual("product, epilogues", kProductTolerance);
   for (Format format : {Format::int8, Format::bf16})
-    for (std::int64_t rows : {3, 32, 70})
-      for (Activation activation : {Activation::none, Activation::silu, Activation::gelu})
-        for (int flags = 0; flags < 16; ++flags)
-          ProductCase{format,
-                      rows,
-                      48,
-                      45,
-                      activation,
-                      (flags & 1) != 0,
-                      (flags & 2) != 0,
-                      (flags & 4) != 0,
-                      (flags & 8) != 0,
-                      flags % 3}
-              .run(random, residual);
+    for (Activation activation : {Activation::none, Activation::silu, Activation::gelu})
+      for (int flags = 0; flags < 16; ++flags) {
+        const std::int64_t rows = std::vector<std::int64_t>{3, 32, 70}[static_cast<std::size_t>(flags % 3)];
+        ProductCase{format,
+                    rows,
+                    48,
+                    45,
+                    activation,
+                    (flags & 1) != 0,
+                    (flags & 2) != 0,
+                    (flags & 4) != 0,
+                    (flags & 8) != 0,
+                    flags % 5 % 3}
+            .run(random, residual);
+      }
 }
 
 TEST(gated_product_matches_plain_loops) {
@@ -113,37 +114,36 @@ TEST(gated_product_matches_plain_loops) {
     for (Format to : {Format::f32, Format::bf16, Format::int8})
       for (std::int64_t rows : {1, 32, 40})
         for (std::int64_t in : {16, 130})
-          for (std::int64_t out : {5, 48, 75})
-            for (bool has_bias : {false, true}) {
-              const auto stream = gpu().make_stream();
-              const Floats full = random_floats(random, rows * in);
-              const Device from(full);
-              const DeviceRows x(format, rows, in), y(to, rows, out);
-              gpu().norm(*stream, from.at(), {}, x.rows);
-              const DeviceLayer layer(random, format, 2 * out, in, has_bias, true);
-              gpu().gated_product(*stream, x.rows, {layer.linear, {}, out}, y.rows);
-              const std::vector<Doubles> values = x.read(*stream), found = y.read(*stream, true);
-              const Floats scales =
-                  format == Format::int8 ? x.scales(*stream) : Floats(static_cast<std::size_t>(rows), 1.0f);
-              const Floats y_scales =
-                  to == Format::int8 ? y.scales(*stream) : Floats(static_cast<std::size_t>(rows), 1.0f);
-              const std::string name = "gated " + std::to_string(rows) + "x" + std::to_string(in) + "->" +
-                                       std::to_string(out) + " to " + std::to_string(static_cast<int>(to));
-              for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
-                Doubles expected;
-                double largest = 1e-30;
-                for (std::int64_t o = 0; o < out; ++o) {
-                  const auto scale = static_cast<double>(scales[r]);
-                  expected.push_back(activate(Activation::silu, layer.value(values[r], scale, o)) *
-                                     layer.value(values[r], scale, out + o));
-                  largest = std::max(largest, std::abs(expected.back()));
-                }
-                for (std::size_t o = 0; o < expected.size(); ++o)
-                  (to == Format::f32 ? plain : rounded)
-                      .compare(name, found[r][o] * static_cast<double>(y_scales[r]), expected[o], largest);
-                for (std::size_t o = expected.size(); o < found[r].size(); ++o) CHECK_EQ(found[r][o], 0.0);
+          for (std::int64_t out : {5, 75}) {
+            const auto stream = gpu().make_stream();
+            const Floats full = random_floats(random, rows * in);
+            const Device from(full);
+            const DeviceRows x(format, rows, in), y(to, rows, out);
+            gpu().norm(*stream, from.at(), {}, x.rows);
+            const DeviceLayer layer(random, format, 2 * out, in, in == 130, true);
+            gpu().gated_product(*stream, x.rows, {layer.linear, {}, out}, y.rows);
+            const std::vector<Doubles> values = x.read(*stream), found = y.read(*stream, true);
+            const Floats scales =
+                format == Format::int8 ? x.scales(*stream) : Floats(static_cast<std::size_t>(rows), 1.0f);
+            const Floats y_scales =
+                to == Format::int8 ? y.scales(*stream) : Floats(static_cast<std::size_t>(rows), 1.0f);
+            const std::string name = "gated " + std::to_string(rows) + "x" + std::to_string(in) + "->" +
+                                     std::to_string(out) + " to " + std::to_string(static_cast<int>(to));
+            for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
+              Doubles expected;
+              double largest = 1e-30;
+              for (std::int64_t o = 0; o < out; ++o) {
+                const auto scale = static_cast<double>(scales[r]);
+                expected.push_back(activate(Activation::silu, layer.value(values[r], scale, o)) *
+                                   layer.value(values[r], scale, out + o));
+                largest = std::max(largest, std::abs(expected.back()));
               }
+              for (std::size_t o = 0; o < expected.size(); ++o)
+                (to == Format::f32 ? plain : rounded)
+                    .compare(name, found[r][o] * static_cast<double>(y_scales[r]), expected[o], largest);
+              for (std::size_t o = expected.size(); o < found[r].size(); ++o) CHECK_EQ(found[r][o], 0.0);
             }
+          }
 }
 
 TEST(norm_matches_plain_loops) {
