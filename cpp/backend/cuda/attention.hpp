@@ -168,8 +168,14 @@ WALLX_GPU void attention_kernel(Lane& lane, const AttentionArguments& args, std:
     const int stage = (step - first_step) % 2;
     const int first = stage ? local_of[1] : local_of[0], before = stage ? base_of[1] : base_of[0];
     const int length = stage ? length_of[1] : length_of[0];
-    const auto* keys = reinterpret_cast<const std::uint32_t*>(shared) + stage * Shape::kStageWords;
-    const std::uint32_t* values = keys + Shape::kKeyWords;
+    auto* keys = reinterpret_cast<std::uint32_t*>(shared) + stage * Shape::kStageWords;
+    std::uint32_t* values = keys + Shape::kKeyWords;
+    if (length - first < kTokens && length % 2 != 0) {
+      // the last token's partner was forgotten, and may have been NaN: no weight of zero makes that zero
+      for (int d = lane.thread(); d < Dims; d += Shape::kThreads)
+        values[(length - first) / 2 * Shape::kValuePitch + d] &= 0xFFFF;
+      lane.barrier();
+    }
 
     float scores[kTiles][4] = {};
     WALLX_UNROLL

@@ -34,26 +34,25 @@ struct alignas(16) Words {
   std::uint32_t v[4];
 };
 
-WALLX_GPU float float_of_low_bf16(std::uint32_t bits) {
-  float value;
-  bits <<= 16;
-  memcpy(&value, &bits, sizeof value);
-  return value;
+// The larger of two magnitudes. Their bits as integers have their order, with NaN above all: it must not get
+// lost.
+WALLX_GPU float larger_magnitude(float a, float b) {
+  std::int32_t first, second;
+  memcpy(&first, &a, sizeof first);
+  memcpy(&second, &b, sizeof second);
+  return first > second ? a : b;
 }
 
-// the largest and the sum of a value over the block's threads; scratch: a float a warp, free to be
+// the largest magnitude and the sum of a value over the block's threads; scratch: a float a warp, free to be
 // overwritten
 template <class Lane, int kThreads>
 WALLX_GPU float block_largest(Lane& lane, float value, float* scratch) {
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
-    const float other = lane.exchange(value, mask);
-    value = value > other ? value : other;
-  }
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) value = larger_magnitude(value, lane.exchange(value, mask));
   lane.barrier();
   if (lane.thread() % kWarp == 0) scratch[lane.thread() / kWarp] = value;
   lane.barrier();
   value = scratch[0];
-  for (int i = 1; i < kThreads / kWarp; ++i) value = value > scratch[i] ? value : scratch[i];
+  for (int i = 1; i < kThreads / kWarp; ++i) value = larger_magnitude(value, scratch[i]);
   return value;
 }
 

@@ -150,7 +150,7 @@ WALLX_GPU void finish(Lane& lane, const ProductArguments& args, int pair, int ro
   const int i = lane.thread() % kWarp / 4, j = lane.thread() % 4;
   const int column = pair * kPairOutputs + output_of(i, 0, 0);
   if (pair * 2 >= args.num_panels) return;  // the whole warp's
-  float scale[4], bias[4], v[2][4];
+  float scale[4] = {}, bias[4] = {}, v[2][4];
   if (args.scale) load_four(args.scale + column, 4, scale);
   if (args.bias) load_four(args.bias + column, 4, bias);
   WALLX_UNROLL
@@ -189,7 +189,7 @@ WALLX_GPU void finish(Lane& lane, const ProductArguments& args, int pair, int ro
   } else {
     const int count = args.out - column;
     if (count <= 0) return;
-    float gate[4], residual[4];
+    float gate[4] = {}, residual[4] = {};
     if (args.gate) load_four(args.gate + column, count, gate);
     WALLX_UNROLL
     for (int r = 0; r < 2; ++r) {

@@ -41,16 +41,18 @@ WALLX_GPU void write_row(Lane& lane, const Rows& y, int row, float* scratch, Val
   float largest = 0;
   for (int c = lane.thread() * 4; c < width; c += kRowThreads * 4) {
     values(c, four);
-    for (int i = 0; i < 4; ++i) largest = fmaxf(largest, fabsf(four[i]));
+    for (int i = 0; i < 4; ++i) largest = larger_magnitude(largest, fabsf(four[i]));
   }
   largest = block_largest<Lane, kRowThreads>(lane, largest, scratch);
-  const float scale = largest / 127.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
+  const float scale = largest / 127.0f;
+  const float inverse = scale > 1e-38f ? 1.0f / scale : 0.0f;  // finite; what is not shows in the scale
   if (lane.thread() == 0) y.scale[row] = scale;
   for (int c = lane.thread() * 4; c < padded; c += kRowThreads * 4) {
     values(c, four);
     std::uint32_t word = 0;
     for (int i = 0; i < 4; ++i)
-      word |= (static_cast<std::uint32_t>(static_cast<int>(rintf(four[i] * inverse))) & 0xFF) << (8 * i);
+      if (inverse > 0)
+        word |= (static_cast<std::uint32_t>(static_cast<int>(rintf(four[i] * inverse))) & 0xFF) << (8 * i);
     reinterpret_cast<std::uint32_t*>(to)[c / 4] = word;
   }
 }
@@ -79,7 +81,7 @@ WALLX_GPU void norm_kernel(Lane& lane, const NormArguments& args, std::byte* sha
   squares = block_sum<Lane, kRowThreads>(lane, squares, scratch);
   const float scale = 1.0f / sqrtf(squares / static_cast<float>(width) + norm.eps);
   write_row(lane, args.y, row, scratch, [&](int c, float(&out)[4]) {
-    float first[4], second[4];
+    float first[4], second[4] = {};
     load_four(x + c, width - c, out);
     const bool is_adaptive = norm.kind == Norm::Kind::adaptive;
     load_four((is_adaptive ? norm.modulation : norm.weight) + c, width - c, first);

@@ -1,6 +1,7 @@
 // Device: the backend under test is this machine's GPU; without one the tests are skipped, with the reason.
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/cuda/cuda_backend.hpp"
+#include "check.hpp"
 #include "gpu.hpp"
 
 namespace wallx::test {
