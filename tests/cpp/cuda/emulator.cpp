@@ -60,17 +60,24 @@ void FiberBlock::run(const std::function<void(int)>& body) {
     makecontext(&f.contexts[i], reinterpret_cast<void (*)()>(&Fibers::enter), 2,
                 static_cast<unsigned>(self >> 32), static_cast<unsigned>(self));
   }
+  // A warp goes on alone for as long as it can: what a missing barrier would let happen, happens.
   for (std::size_t left = count; left > 0;) {
-    const std::int64_t before = progress_;
-    const std::size_t left_before = left;
-    for (std::size_t i = 0; i < count; ++i) {
-      if (f.is_done[i]) continue;
-      f.current = static_cast<int>(i);
-      swapcontext(&f.scheduler, &f.contexts[i]);
-      if (f.error) std::rethrow_exception(f.error);
-      left -= f.is_done[i] ? 1 : 0;
-    }
-    if (progress_ == before && left == left_before)
+    bool has_moved = false;
+    for (std::size_t warp = 0; warp < count; warp += 32)
+      for (std::int64_t before = -1; before != progress_;) {
+        before = progress_;
+        for (std::size_t i = warp; i < warp + 32; ++i) {
+          if (f.is_done[i]) continue;
+          f.current = static_cast<int>(i);
+          swapcontext(&f.scheduler, &f.contexts[i]);
+          if (f.error) std::rethrow_exception(f.error);
+          if (!f.is_done[i]) continue;
+          --left;
+          ++progress_;
+        }
+        has_moved |= before != progress_;
+      }
+    if (!has_moved && left > 0)
       throw std::runtime_error(
           "a block's threads wait for each other for ever: not all reach the same barrier");
   }

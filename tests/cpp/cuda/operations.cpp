@@ -1,5 +1,8 @@
 // OperationsTest: the CUDA backend agrees with the reference: the operations of backend/op.hpp that it has.
 // SPDX-License-Identifier: Apache-2.0
+#include <set>
+
+#include "backend/cuda/fragments.hpp"
 #include "backend/op.hpp"
 #include "backend/reference/reference_backend.hpp"
 #include "base/errors.hpp"
@@ -30,6 +33,28 @@ constexpr Format kWeights[] = {Format::bf16, Format::int8};
 constexpr Format kRowFormats[] = {Format::f32, Format::bf16, Format::int8};
 
 }  // namespace
+
+// eight threads load 16 bytes at a time: from all 32 banks, or they wait for each other
+TEST(fragments_leave_shared_memory_without_bank_conflicts) {
+  for (int product = 0; product < 2; ++product)
+    for (int half = 0; half < 2; ++half) {
+      std::set<int> all;
+      for (int first = 0; first < 32; first += 8) {
+        std::set<int> panel_banks, row_banks;
+        for (int thread = first; thread < first + 8; ++thread) {
+          const int i = thread / 4, j = thread % 4;
+          const int chunk = cuda::panel_chunk(cuda::word_of_run(j, product, half), cuda::quad_of(i));
+          CHECK(0 <= chunk && chunk < 64);
+          all.insert(cuda::panel_of(i) * 64 + chunk);
+          panel_banks.insert(chunk % 8);
+          row_banks.insert(cuda::row_chunk(i, j) % 8);
+        }
+        CHECK_EQ(panel_banks.size(), 8u);
+        CHECK_EQ(row_banks.size(), 8u);
+      }
+      CHECK_EQ(all.size(), 32u);  // no two threads hold the same outputs
+    }
+}
 
 TEST(products_agree_at_every_tiling) {
   for (const Format format : kWeights) {
