@@ -9,7 +9,7 @@ SOAK_SCALE ?= 1
 # for `make cuda`; 87-real alone on a Jetson Orin
 CUDA_ARCHITECTURES ?= 87-real;89-real;90a-real;110-real
 
-.PHONY: demo test test-can cuda mutants soak lint format clean
+.PHONY: demo test test-can test-arm64 cuda mutants soak lint format clean
 
 demo: $(BUILD)/.built
 	$(BIN)/wallx-edge demo --out out/demo
@@ -21,6 +21,10 @@ test: $(BUILD)/.built
 # SocketCAN for real, in a kernel of its own; where that cannot be, it says so and is no failure
 test-can: $(BUILD)/.built
 	tests/can_vm/run || [ $$? = 75 ]
+
+# the backend's tests on emulated arm64 processors; where the tools are not installed, it says so and is no failure
+test-arm64: $(VENV)/.tools
+	tests/arm64/run || [ $$? = 75 ]
 
 # The CUDA backend by this machine's nvcc: what each kernel takes, no spills, and its op tests where there is a GPU.
 cuda: $(VENV)/.tools

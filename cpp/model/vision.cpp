@@ -137,6 +137,10 @@ void Vision::forward(const float* pixels, std::span<const Grid> grids, VisionWor
     const Rows gated =
         reserve_rows(backend, work.gated, row_format(block.down.format), patches, block.gate_up.out);
     backend.gated_product(stream, normed, block.gate_up, gated);
+    if (trace) {
+      backend.product(stream, gated, block.down, {}, embedded);
+      record(name + ".mlp", embedded, patches, width);
+    }
     backend.product(stream, gated, block.down, add, hidden);
     record(name, hidden, patches, width);
   }

@@ -135,7 +135,10 @@ Ready NormOp::on(Backend& backend) const {
 
 std::string CacheOp::name() const {
   std::string parts;
-  for (const std::int64_t length : segments) parts += (parts.empty() ? "" : "+") + text(length);
+  for (const std::int64_t length : segments) {
+    if (!parts.empty()) parts += '+';
+    parts += text(length);
+  }
   return text(rows) + " rows over " + parts + ", heads " + text(num_heads) + "/" + text(num_kv_heads) +
          " x " + text(head_dim) + (is_causal ? " causal" : " block") + to_text(format, to) +
          (is_right_angled ? "" : " turned") + (is_of_rotation ? ", rotation" : "");

@@ -119,6 +119,10 @@ TEST(products_of_whole_numbers_are_the_same_on_every_kernel_set) {
 }
 
 TEST(bad_options_are_named) {
+  std::string names;
+  for (const cpu::Kernels* kernels : cpu::available_kernels()) names += std::string(" ") + kernels->name;
+  std::printf("  kernels:%s\n", names.c_str());
+  CHECK(names.ends_with(" plain"));  // runs anywhere
   CHECK_THROWS(CpuBackend({1, {}, "mmx"}), ConfigError, "kernels 'mmx': this processor has ");
   CHECK_THROWS(CpuBackend({1025, {}, ""}), ConfigError, "threads is 1025, expected 1 to 1024");
   CHECK_THROWS(CpuBackend({-1, {}, ""}), ConfigError, "threads is -1, expected 1 to 1024");
