@@ -10,6 +10,7 @@
 
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/fp32.hpp"
+#include "backend/cuda/cuda_backend.hpp"
 #include "base/errors.hpp"
 #include "bindings/core/arrays.hpp"
 #include "bindings/core/engine.hpp"
@@ -240,6 +241,7 @@ void register_positions(py::module_& m) {
     for (const cpu::Kernels* kernels : cpu::available_kernels()) names.push_back(kernels->name);
     return names;
   });
+  m.def("cuda_status", &cuda_status);
   m.def(
       "read_safetensors",
       [](const std::string& path) {

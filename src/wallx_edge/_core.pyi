@@ -130,6 +130,9 @@ def precisions() -> list[str]: ...
 def kernels() -> list[str]:
     """Sets of kernels that this processor can run, the fastest first."""
 
+def cuda_status() -> str:
+    """One line: the first GPU's name and capability, or why there is none. Loads the driver, where there is one."""
+
 Trace = dict[str, NDArray[np.float32]]
 
 class Timings:
