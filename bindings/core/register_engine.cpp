@@ -139,12 +139,22 @@ void register_weights(py::module_& m) {
           py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("precision", [](const Engine& e) { return e.model->precision().name; })
       .def_property_readonly("backend", [](const Engine& e) { return e.model->backend()->name(); })
+      .def_property_readonly("num_threads",
+                             [](const Engine& e) {
+                               const auto* cpu = dynamic_cast<const CpuBackend*>(e.model->backend().get());
+                               return cpu ? cpu->num_threads() : 0;
+                             })
+      .def_property_readonly("is_bf16_native",
+                             [](const Engine& e) {
+                               const auto* cpu = dynamic_cast<const CpuBackend*>(e.model->backend().get());
+                               return !cpu || cpu->kernels().is_bf16_native;
+                             })
       .def_property_readonly("packed_bytes", [](const Engine& e) { return e.model->packed_bytes(); })
       .def_property_readonly("config", [](const Engine& e) { return e.model->config(); })
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.model->language().vocab_size(); })
       .def_property_readonly("tensor_names", [](const Engine& e) { return e.model->weights().names(); })
       .def_property_readonly("mapped_bytes",
-                             [](const Engine& e) { return e.model->weights().mapped_bytes(); })
+                             [](const Engine& e) { return e.model->mapped_bytes(); })
       .def_property_readonly("widened_bytes",
                              [](const Engine& e) { return e.model->weights().widened_bytes(); })
       .def(
@@ -153,7 +163,8 @@ void register_weights(py::module_& m) {
             const Shape& shape = e.model->weights().entry(name).shape;
             return to_array(e.model->weights().read(name), {shape.begin(), shape.end()});
           },
-          py::arg("name"));
+          py::arg("name"))
+      .def_property_readonly("metadata", [](const Engine& e) { return e.model->weights().metadata(); });
 }
 
 void register_positions(py::module_& m) {

@@ -81,6 +81,7 @@ void Weights::add(const std::string& path, const std::set<std::string>* expected
       throw CheckpointError(path + ": written in format " + value + " of wallx-edge quantize, this version reads " +
                             std::to_string(kFormatVersion) + "; quantize it again, or install a newer wallx-edge");
     if (key == kPrecisionKey) packed_precision_ = value;
+    if (key.starts_with("wallx_")) metadata_[key] = value;
   }
   for (const TensorEntry& entry : files_.back()->tensors()) {
     if (expected && !expected->count(entry.name))

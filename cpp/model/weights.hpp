@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -37,6 +38,9 @@ class Weights {
   // Written by `wallx-edge quantize`: the precision that its layers are packed in, empty for other folders.
   const std::string& packed_precision() const { return packed_precision_; }
 
+  // What `quantize` says of the folder in its file's header; empty for other folders.
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
   // A copy as fp32, for small tensors such as statistics.
   std::vector<float> read(const std::string& name) const;
 
@@ -49,6 +53,7 @@ class Weights {
 
   std::string directory_;
   std::string packed_precision_;
+  std::map<std::string, std::string> metadata_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::unordered_map<std::string, const TensorEntry*> entries_;
   std::unordered_map<std::string, bool> used_;

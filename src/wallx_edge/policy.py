@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge import _core
+from wallx_edge.computing import Computing
 from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.fast import FOLDER as FAST_FOLDER
 from wallx_edge.fast import FastCodec
@@ -18,7 +20,7 @@ from wallx_edge.preprocess import ImageProcessor
 from wallx_edge.prompts import ACTION, IMAGE, STATE, Tokenizer, flow_prompt, state_text
 from wallx_edge.relative import RelativeActions
 from wallx_edge.statistics import Statistics
-from wallx_edge.train_config import PADDING, TrainConfig, load_engine
+from wallx_edge.train_config import PADDING, TrainConfig
 from wallx_edge.types import ActionChunk, DofLayout, Observation
 
 __all__ = ["Policy", "PolicyConfig"]
@@ -45,7 +47,7 @@ class Policy:
         Args:
             directory: the checkpoint's folder.
             config: how to ask it.
-            engine: its weights, from :func:`wallx_edge.train_config.load_engine`.
+            engine: its weights, from :meth:`wallx_edge.computing.Computing.load`.
         """
         self.engine = engine
         self.directory = Path(directory)
@@ -91,19 +93,37 @@ class Policy:
         self._random = np.random.default_rng(config.seed)
 
     @classmethod
-    def load(cls, directory: str | Path, config: PolicyConfig | None = None) -> Policy:
-        """Maps a checkpoint folder in the published layout. Blocks while it reads.
+    def load(
+        cls,
+        directory: str | Path,
+        config: PolicyConfig | None = None,
+        *,
+        precision: str = "",
+        device: str = "auto",
+        threads: int = 0,
+        cores: Sequence[int] = (),
+        kernels: str = "",
+    ) -> Policy:
+        """Maps a checkpoint folder, in the published layout or as ``quantize`` writes it. Blocks while it reads.
 
         Args:
             directory: with config.json, model*.safetensors, tokenizer and preprocessor files, and where the checkpoint
                 has them config.yml, norm_stats.json and normalizer_*.pth.
             config: how to ask it; defaults as in :class:`PolicyConfig`.
+            precision: ``fp32``, ``bf16``, ``fp16``, ``int8``, ``mixed`` or ``w8``; when empty as the folder is packed,
+                else fp32. A folder in the published layout is packed while it is loaded.
+            device: ``auto`` or ``cpu``.
+            threads: that compute, the calling one included; 0: one for each core that this process may use.
+            cores: that the others are pinned to, in turn; none: not pinned.
+            kernels: of :func:`wallx_edge._core.kernels`; when empty the fastest.
 
         Raises:
             CheckpointError: something is missing, damaged, surplus, or of a variant that does not run.
-            ConfigError: the statistics are not in the checkpoint, or another wish does not fit it.
+            ConfigError: the statistics are not in the checkpoint, the folder is packed in another precision, or another
+                wish does not fit.
         """
-        return cls(directory, config or PolicyConfig(), load_engine(directory))
+        computing = Computing(precision, device, threads, tuple(cores), kernels)
+        return cls(directory, config or PolicyConfig(), computing.load(directory))
 
     def act(self, observation: Observation, noise: NDArray[np.float32] | None = None) -> ActionChunk:
         """Computes one chunk. Blocks while it computes, without the GIL in the engine.

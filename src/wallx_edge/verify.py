@@ -74,6 +74,13 @@ TOLERANCES: dict[str, tuple[float, float]] = {
     "fastgen.": (5e-5, np.inf),
     "fastgen.gt_action": (1e-6, 1e-3),
 }
+# Reduced precision: tensors that the network computes are compared by what rounding does to all of their numbers at
+# once, |got - expected| / |expected| in the Euclidean norm, and by their gain: the factor c for which c * expected is
+# nearest to got, whose distance from 1 shows a scale that is wrong where noise hides it.
+# precision -> prefix -> (noise, gain): at most three times the largest residual over the golden cases and every set of
+# kernels, which `WALLX`-free `wallx-edge verify CASE --precision P` prints beside it; the longest prefix decides.
+# Whatever no prefix names is computed in fp32 at every precision, and keeps its tolerance of above.
+REDUCED: dict[str, dict[str, tuple[float, float]]] = {}
 # below this distance between the two best logits, rounding may choose the other token
 MIN_MARGIN = 1e-2
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.errors import ConfigError
 from wallx_edge.policy import Policy, PolicyConfig
 from wallx_edge.types import Observation
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attention", choices=("checkpoint", "bidirectional", "causal"), default="checkpoint")
     parser.add_argument("--fast", action="store_true", help="by FAST tokens, as wall-oss-fast acts, instead of flow")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
+    add_computing_arguments(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -64,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
         attention=args.attention,
         seed=args.seed,
     )
-    policy = Policy.load(args.checkpoint, config)
+    asked = computing(args)
+    policy = Policy.load(args.checkpoint, config, **asdict(asked))
     observation = Observation(images, _state(args.state, policy), args.task, time.monotonic())
     begin = time.perf_counter()
     chunk = policy.act_fast(observation) if args.fast else policy.act(observation)
@@ -76,10 +80,13 @@ def run(args: argparse.Namespace) -> int:
             "statistics": policy.statistics,
             "step_s": chunk.step,
             "elapsed_s": elapsed,
+            "computing": asked.report(policy.engine),
             "rows": chunk.rows.tolist(),
         }
         print(json.dumps(out))
         return 0
+    for what, line in zip(("asked", "given"), asked.lines(policy.engine), strict=True):
+        print(f"{what}: {line}")
     print(f"{chunk.horizon} rows, {chunk.step:.4f} s apart, statistics {policy.statistics}, {elapsed * 1e3:.1f} ms")
     names = [f"{s.name}[{i}]" if s.width > 1 else s.name for s in chunk.layout for i in range(s.width)]
     for column, (name, unit) in enumerate(zip(names, chunk.layout.units, strict=True)):

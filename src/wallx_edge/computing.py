@@ -1,0 +1,105 @@
+"""Computing: what is asked of the engine, and what this machine gives; the two are told apart."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wallx_edge import _core
+from wallx_edge.errors import ConfigError
+from wallx_edge.train_config import load_engine
+
+__all__ = ["DEVICES", "Computing"]
+
+DEVICES = ("auto", "cpu")
+# precision -> what products multiply; {bf16}: bf16 where the kernels have it
+_ARITHMETIC = {
+    "fp32": "fp32",
+    "bf16": "{bf16}, sums in fp32",
+    "fp16": "{bf16} in place of fp16, for which there are no kernels here, sums in fp32",
+    "int8": "int8 with sums in int32; {bf16} in attention and at the network's edges",
+    "mixed": "feed-forwards and scores int8 with sums in int32; {bf16} elsewhere",
+    "w8": "weights int8, widened to {bf16}, sums in fp32",
+}
+_WEIGHTS = {
+    "fp32": "fp32",
+    "bf16": "bf16",
+    "fp16": "bf16",
+    "int8": "int8 with a scale an output, edges bf16",
+    "mixed": "feed-forwards and scores int8 with a scale an output, the rest bf16",
+    "w8": "int8 with a scale an output, edges bf16",
+}
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a checkpoint is to be computed.
+
+    Attributes:
+        precision: of :func:`wallx_edge._core.precisions`; when empty as the folder is packed, else fp32.
+        device: of :data:`DEVICES`; there are kernels for the processor only.
+        threads: that compute, the calling one included; 0: one for each core that this process may use.
+        cores: that the others are pinned to, in turn; none: not pinned.
+        kernels: of :func:`wallx_edge._core.kernels`; when empty the fastest.
+    """
+
+    precision: str = ""
+    device: str = "auto"
+    threads: int = 0
+    cores: tuple[int, ...] = ()
+    kernels: str = ""
+
+    def __post_init__(self) -> None:
+        known = _core.precisions()
+        if self.precision and self.precision not in known:
+            raise ConfigError(f"precision is {self.precision!r}, expected one of {', '.join(known)}")
+        if self.device not in DEVICES:
+            raise ConfigError(f"device is {self.device!r}, expected {' or '.join(DEVICES)}: this version has no other")
+
+    def load(self, directory: str | Path) -> _core.Engine:
+        """Loads a checkpoint's weights. Blocks while it reads and, unless the folder is packed so, packs.
+
+        Raises:
+            CheckpointError: something is missing, damaged, surplus, or of a variant that does not run.
+            ConfigError: not the precision that the folder is packed in; no such threads, cores or kernels.
+        """
+        return load_engine(directory, self.precision, self.threads, self.cores, self.kernels)
+
+    def report(self, engine: _core.Engine) -> dict[str, dict[str, Any]]:
+        """What was asked for and, apart from it, what this machine gives.
+
+        Args:
+            engine: of :meth:`load`.
+        """
+        is_packed = bool(engine.metadata)
+        bf16 = "bf16" if engine.is_bf16_native else "bf16 values multiplied as fp32"
+        made = "as the folder has them" if is_packed or engine.precision == "fp32" else "packed while loading"
+        return {
+            "asked": {
+                "precision": self.precision or "as the folder says",
+                "device": self.device,
+                "kernels": self.kernels or "the fastest",
+                "threads": self.threads or "one for each core",
+            },
+            "given": {
+                "precision": engine.precision,
+                "weights": f"{_WEIGHTS[engine.precision]}; {made}",
+                "arithmetic": _ARITHMETIC[engine.precision].format(bf16=bf16),
+                "kernels": engine.backend,
+                "threads": engine.num_threads,
+                "mapped_bytes": engine.mapped_bytes,
+                "packed_bytes": engine.packed_bytes + engine.widened_bytes,
+            },
+        }
+
+    def lines(self, engine: _core.Engine) -> tuple[str, str]:
+        """:meth:`report` for people: what was asked, what is given."""
+        found = self.report(engine)
+        asked, given = found["asked"], found["given"]
+        return (
+            f"{asked['precision']} on {asked['device']}, kernels {asked['kernels']}, threads {asked['threads']}",
+            f"{given['arithmetic']}; weights {given['weights']} ({given['mapped_bytes'] / 1e6:.1f} MB mapped, "
+            f"{given['packed_bytes'] / 1e6:.1f} MB made); {given['kernels']}, {given['threads']} threads",
+        )
