@@ -23,6 +23,7 @@ from casefiles import linked_copy, write_tensors
 from golden import CASE1, CASES, read_safetensors
 from wallx_edge import _core
 from wallx_edge.cli import main
+from wallx_edge.computing import Computing
 from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.golden_case import GoldenCase
 from wallx_edge.quantize import writer
@@ -78,7 +79,7 @@ PLAIN = [name for name, recipe in RECIPES.items() if recipe.smoothing is None an
 @pytest.mark.parametrize("name", PLAIN)
 def test_computes_the_same_bits_as_packing_while_loading(name: str, golden: Path, tmp_path: Path) -> None:
     written = quantize(golden, tmp_path / "out", RECIPES[name])
-    ours, theirs = GoldenCase(tmp_path / "out", ""), GoldenCase(golden, RECIPES[name].precision)
+    ours, theirs = GoldenCase(tmp_path / "out"), GoldenCase(golden, Computing(RECIPES[name].precision))
     assert ours.engine.precision == RECIPES[name].precision
     computed, expected = results(ours), results(theirs)
     assert computed.keys() == expected.keys()
@@ -108,7 +109,7 @@ def test_padded_vision_layers_are_packed_as_they_are_used(tmp_path: Path) -> Non
             tensors[name] = np.pad(tensors[name], ((0, 0), (0, 28)))
     write_tensors(source / "model.safetensors", tensors)
     quantize(source, tmp_path / "out", RECIPES["int8"])
-    ours, theirs = GoldenCase(tmp_path / "out", ""), GoldenCase(source, "int8")
+    ours, theirs = GoldenCase(tmp_path / "out"), GoldenCase(source, Computing("int8"))
     for name, value in theirs.compute("vision").items():
         assert np.array_equal(value, ours.compute("vision")[name]), name
 
@@ -175,7 +176,7 @@ def test_layers_that_a_recipe_names_stay_16_bit(tmp_path: Path) -> None:
     exact = GoldenCase(CASE1).compute("layers")["flow.step0.layer0"]
     errors = [
         np.abs(case.compute("layers")["flow.step0.layer0"] - exact).mean()
-        for case in (GoldenCase(tmp_path / "out", ""), GoldenCase(CASE1, "int8"))
+        for case in (GoldenCase(tmp_path / "out"), GoldenCase(CASE1, Computing("int8")))
     ]
     assert errors[0] < errors[1]
 
