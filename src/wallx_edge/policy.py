@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,19 +141,25 @@ class Policy:
             ConfigError: a camera or the state does not fit, or the model says a rotation that is none.
         """
         self.observe(observation)
-        width = self._action.width
         if noise is None:
-            noise = self._random.standard_normal((self.config.horizon, width), np.float32)
-        normalized = self._context.denoise(
-            noise,
-            np.tile(self._action_mask, (self.config.horizon, 1)),
-            self.config.num_steps,
-            self.config.attention,
-            self.config.time_grid,
-            time_scale=self.config.time_scale,
-            padding_action=self._padding,
-        )
-        return self._chunk(normalized, observation)
+            noise = self.noise()
+        normalized = self._context.denoise(noise, **self.flow())
+        return self.chunk(normalized, observation)
+
+    def noise(self) -> NDArray[np.float32]:
+        """Where the next flow starts, drawn from the seed   (horizon, dof)"""
+        return self._random.standard_normal((self.config.horizon, self._action.width), np.float32)
+
+    def flow(self) -> dict[str, Any]:
+        """What :meth:`wallx_edge._core.Context.denoise` is told beside the noise."""
+        return {
+            "dof_mask": np.tile(self._action_mask, (self.config.horizon, 1)),
+            "num_steps": self.config.num_steps,
+            "attention": self.config.attention,
+            "time_grid": self.config.time_grid,
+            "time_scale": self.config.time_scale,
+            "padding_action": self._padding,
+        }
 
     def act_fast(self, observation: Observation, config: GenerationConfig | None = None) -> ActionChunk:
         """Computes one chunk from FAST tokens, which the model writes up to its end marker. Blocks until then.
@@ -180,7 +187,7 @@ class Policy:
         ids = write_actions(self._context, self._tokenizer, budget, self._codec.ids)
         normalized = np.zeros((self.config.horizon, self._action.width), np.float32)
         normalized[:, active] = self._codec.decode(ids, self.config.horizon, active.size)
-        return self._chunk(normalized, observation)
+        return self.chunk(normalized, observation)
 
     def observe(self, observation: Observation) -> int:
         """Computes the prefix of an observation: pictures, text and state. :meth:`act` calls it.
@@ -190,6 +197,15 @@ class Policy:
 
         Returns:
             tokens in the context; of them, ``shared_tokens`` were there already from the prompt before.
+
+        Raises:
+            ConfigError: a camera or the state does not fit.
+        """
+        self.shared_tokens = self._context.prefill(*self.prompt(observation))
+        return self._context.length
+
+    def prompt(self, observation: Observation) -> tuple[Any, ...]:
+        """What :meth:`wallx_edge._core.Context.prefill` is told of an observation: ids, pictures, state.
 
         Raises:
             ConfigError: a camera or the state does not fit.
@@ -224,11 +240,7 @@ class Policy:
         )
         ids = self._tokenizer.layout(prompt, pictures.counts, settings.cameras).ids[: -settings.horizon]
         seen = (pictures.pixel_values, pictures.grids)
-        if is_text:
-            self.shared_tokens = self._context.prefill(ids, *seen)
-        else:
-            self.shared_tokens = self._context.prefill(ids, *seen, self._state_id, state, self._state_mask)
-        return self._context.length
+        return (ids, *seen) if is_text else (ids, *seen, self._state_id, state, self._state_mask)
 
     @property
     def context(self) -> _core.Context:
@@ -240,14 +252,24 @@ class Policy:
         middle = self._state.unnormalize(np.zeros(self._state.width, np.float32)).astype(np.float64)
         return np.asarray(middle[self._state_mask != 0], np.float64)
 
+    def drawn_state(self, random: np.random.Generator) -> NDArray[np.float64]:
+        """A state anywhere in the range of the statistics, SI   (state_dim,)"""
+        drawn = self._state.unnormalize(random.uniform(-1, 1, self._state.width).astype(np.float32))
+        return np.asarray(drawn.astype(np.float64)[self._state_mask != 0], np.float64)
+
+    @property
+    def columns_in_use(self) -> NDArray[np.bool_]:
+        """Of what the model says   (dof,)"""
+        return np.asarray(self._action_mask != 0)
+
     def _whole(self, state: NDArray[np.float64]) -> NDArray[np.float64]:
         """A state with zeros for what is not in use, as the reference fills up   (model's state_dim,)"""
         whole = np.zeros(self._state.width)
         whole[self._state_mask != 0] = state
         return whole
 
-    def _chunk(self, normalized: NDArray[np.float32], observation: Observation) -> ActionChunk:
-        """What the model says in its own range, absolute, in SI, and only what is in use."""
+    def chunk(self, normalized: NDArray[np.float32], observation: Observation) -> ActionChunk:
+        """What the model says in its own range   (horizon, dof), absolute, in SI, and only what is in use."""
         rows = self._action.unnormalize(normalized).astype(np.float64)
         rows = self._relative.absolute(rows, self._whole(observation.state), self._action_mask != 0)
         used = np.ascontiguousarray(rows[:, self._action_mask != 0])

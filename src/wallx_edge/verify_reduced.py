@@ -153,11 +153,11 @@ def _added(tensors: Mapping[str, NDArray[Any]], horizon: int) -> Tensors:
         elif match := _BLOCK.match(name):
             number = int(match[1])
             if number > 0:
-                before = tensors[f"vis.block{number - 1}"]
+                stream = tensors[f"vis.block{number - 1}"]
             else:  # blocks are in window order, patches are not
                 patches, index = tensors["vis.patch_embed"], tensors["vis.window_index"]
-                before = patches.reshape(index.size, -1, patches.shape[1])[index].reshape(patches.shape)
-            out[f"added.vision.block{number}"] = tensors[name] - before - tensors[f"{name}.attn"]
+                stream = patches.reshape(index.size, -1, patches.shape[1])[index].reshape(patches.shape)
+            out[f"added.vision.block{number}"] = tensors[name] - stream - tensors[f"{name}.attn"]
     return out
 
 

@@ -13,10 +13,10 @@ from PIL import Image
 from rich.console import Console
 
 from wallx_edge.cli.computing import add_computing_arguments, computing
-from wallx_edge.cli.infer import read_picture
 from wallx_edge.errors import AnswerError, ConfigError
 from wallx_edge.generation import GenerationConfig, OnText
 from wallx_edge.grounding import Grounding, draw
+from wallx_edge.pictures import read_picture
 from wallx_edge.reasoner import Answer, Reasoner
 
 _UNFINISHED = {"budget": "unfinished: the budget of --max-tokens is used up", "cancelled": "cancelled"}
