@@ -7,7 +7,7 @@ SOURCES = $(shell find cpp drivers bindings benchmarks tests/cpp -name '*.cpp' -
 
 SOAK_SCALE ?= 1
 
-.PHONY: demo test test-can mutants soak lint format clean
+.PHONY: demo test test-can test-arm64 mutants soak lint format clean
 
 demo: $(BUILD)/.built
 	$(BIN)/wallx-edge demo --out out/demo
@@ -19,6 +19,11 @@ test: $(BUILD)/.built
 # SocketCAN for real, in a kernel of its own; where that cannot be, it says so and is no failure
 test-can: $(BUILD)/.built
 	tests/can_vm/run || [ $$? = 75 ]
+
+# the backend's tests on emulated arm64 processors; where the tools are not installed, it says so and is no failure
+test-arm64: $(VENV)/.tools
+	tests/arm64/run || [ $$? = 75 ]
+
 # faults by the thousand, frames by the million under sanitizers; SOAK_SCALE=0.01 for a minute's worth of it
 soak: $(BUILD)/.built
 	$(BIN)/python tests/soak/run.py --scale $(SOAK_SCALE)

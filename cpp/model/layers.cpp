@@ -222,6 +222,7 @@ Linear Layers::columns(const std::string& prefix, std::int64_t out, std::int64_t
     return layer;
   }
   memory_.push_back(backend_.allocate(static_cast<std::size_t>(out * in) * sizeof(float)));
+  packed_bytes_ += memory_.back().size();
   std::vector<float> row(static_cast<std::size_t>(in));
   const std::unique_ptr<Stream> stream = backend_.make_stream();
   for (std::int64_t r = 0; r < out; ++r) {

@@ -105,6 +105,15 @@ void write_token(const PackedHead& head, std::int64_t at, std::int64_t head_dim,
   }
 }
 
+void clear_values(const PackedHead& head, std::int64_t begin, std::int64_t head_dim) {
+  const std::int64_t stride = panel_bytes(Format::bf16, head.capacity);
+  for (std::int64_t at = begin; at < round_up(begin, kPanel); ++at)
+    for (std::int64_t d = 0; d < head_dim; ++d) {
+      auto* values = reinterpret_cast<std::uint16_t*>(head.values + d / kPanel * stride);
+      values[(at / 2 * kPanel + d % kPanel) * 2 + at % 2] = 0;
+    }
+}
+
 WALLX_CLONES void rotate_head(const float* head, std::int64_t head_dim, const float* cos, const float* sin,
                               float* out) {
   const std::int64_t half = head_dim / 2;

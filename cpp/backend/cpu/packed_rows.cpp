@@ -3,6 +3,7 @@
 #include "backend/cpu/packed_rows.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "backend/cpu/vector.hpp"
@@ -44,10 +45,11 @@ WALLX_INLINE void magnitude(const Lanes& lanes, Lanes& out) {
   std::memcpy(&out, &bits, sizeof bits);
 }
 
+// of magnitudes. Their bits as integers have their order, with NaN above all: it must not get lost.
 WALLX_INLINE float largest_lane(const Lanes& lanes) {
-  float values[kLanes];
-  store(lanes, values);
-  return *std::max_element(values, values + kLanes);
+  std::int32_t values[kLanes];
+  std::memcpy(values, &lanes, sizeof values);
+  return std::bit_cast<float>(*std::max_element(values, values + kLanes));
 }
 
 // 0.5 x (1 + erf(x / sqrt 2)); erf to 1.5e-7 by Abramowitz and Stegun, formula 7.1.26
@@ -118,15 +120,23 @@ WALLX_CLONES void normalize_row(const float* x, std::int64_t width, const Norm& 
   }
 }
 
+float larger_magnitude(float a, float b) {
+  return std::bit_cast<float>(std::max(std::bit_cast<std::int32_t>(a), std::bit_cast<std::int32_t>(b)));
+}
+
 WALLX_CLONES float largest_magnitude(const float* x, std::int64_t width) {
-  Lanes largest{};
+  IntLanes largest{};
   for (std::int64_t i = 0; i < width; i += kLanes) {
     Lanes v, size;
     load_up_to(x + i, width - i, v);
     magnitude(v, size);
-    largest = size > largest ? size : largest;
+    IntLanes bits;
+    std::memcpy(&bits, &size, sizeof bits);
+    largest = bits > largest ? bits : largest;
   }
-  return largest_lane(largest);
+  Lanes lanes;
+  std::memcpy(&lanes, &largest, sizeof lanes);
+  return largest_lane(lanes);
 }
 
 WALLX_CLONES void to_bf16(const float* x, std::int64_t width, std::int64_t padded, std::uint16_t* y) {
@@ -200,7 +210,7 @@ WALLX_CLONES void finish_gated_tile(const void* sums, int rows, std::int64_t wid
     gate *= up;
     store_up_to(gate, width, y + r * y_stride);
     magnitude(gate, size);
-    largest[r] = std::max(largest[r], largest_lane(size));
+    largest[r] = larger_magnitude(largest[r], largest_lane(size));
   }
 }
 
