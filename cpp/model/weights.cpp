@@ -124,9 +124,12 @@ const float* Weights::take(const std::string& name, const Shape& shape) {
   const TensorEntry& entry = floats(name, shape);
   if (entry.dtype == Dtype::f32 && reinterpret_cast<std::uintptr_t>(entry.data) % alignof(float) == 0) {
     mapped_bytes_ += entry.num_bytes;
+    taken_.emplace(entry.data, name);
     return reinterpret_cast<const float*>(entry.data);
   }
-  return widen(entry);
+  const float* values = widen(entry);
+  taken_.emplace(values, name);
+  return values;
 }
 
 const float* Weights::widen(const TensorEntry& entry) {

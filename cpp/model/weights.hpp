@@ -25,6 +25,8 @@ class Weights {
   // The tensor as fp32, valid as long as this object. Throws CheckpointError naming tensor, expected and
   // found shape.
   const float* take(const std::string& name, const Shape& shape);
+  // where take has put a tensor, or mapped it
+  const std::unordered_map<const void*, std::string>& taken() const { return taken_; }
   bool contains(const std::string& name) const { return entries_.count(name) != 0; }
   const TensorEntry& entry(const std::string& name) const;  // CheckpointError when absent
   // Marks a tensor as known without loading it.
@@ -57,6 +59,7 @@ class Weights {
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::unordered_map<std::string, const TensorEntry*> entries_;
   std::unordered_map<std::string, bool> used_;
+  std::unordered_map<const void*, std::string> taken_;
   std::vector<std::unique_ptr<float[]>> owned_;
   std::size_t widened_bytes_ = 0;
   std::size_t mapped_bytes_ = 0;

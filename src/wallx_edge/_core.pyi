@@ -99,6 +99,7 @@ class Engine:
         threads: int = 0,
         cores: list[int] = ...,
         kernels: str = "",
+        does_observe: bool = False,
     ) -> Engine:
         """Loads a checkpoint folder, or one that `quantize` wrote. Blocks while it reads and packs, without the GIL.
 
@@ -107,7 +108,10 @@ class Engine:
             threads: that compute, the caller's included; 0: one for each core that this process may use.
             cores: that the others are pinned to, in turn; empty: not pinned.
             kernels: of :func:`kernels`; empty: the fastest.
+            does_observe: whether the largest inputs of fp32 layers are kept, see :attr:`input_maxima`.
         """
+    @property
+    def input_maxima(self) -> dict[str, NDArray[np.float32]]: ...  # weight's name -> largest magnitudes   (in,)
     @property
     def precision(self) -> str: ...  # as asked for, or as the folder is packed
     @property

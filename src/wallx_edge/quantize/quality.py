@@ -19,7 +19,7 @@ from wallx_edge.quantize.writer import RESERVE, free_memory
 from wallx_edge.statistics import inside, sources
 from wallx_edge.types import DofLayout, Observation
 
-__all__ = ["Answers", "Quality", "compare", "measure"]
+__all__ = ["Answers", "Quality", "answer", "compare", "measure"]
 
 NUM_TOKENS = 16  # of text, for each observation
 NUM_NOISES = 2  # where the flow starts, for each observation
