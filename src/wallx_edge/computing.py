@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wallx_edge import _core
-from wallx_edge.errors import ConfigError
-from wallx_edge.train_config import load_engine
+from wallx_edge.errors import CheckpointError, ConfigError
+from wallx_edge.train_config import load_engine, open_quantizer
 
-__all__ = ["DEVICES", "Computing"]
+__all__ = ["DEVICES", "RESERVE", "Computing", "free_memory"]
 
 DEVICES = ("auto", "cpu")
+RESERVE = 64 << 20  # of memory and disk that stay free [B]
+_ITEM = {"F32": 4, "I32": 4, "BF16": 2, "I8": 1}  # [B]
 # precision -> what products multiply; {bf16}: bf16 where the kernels have it
 _ARITHMETIC = {
     "fp32": "fp32",
@@ -63,9 +67,26 @@ class Computing:
 
         Raises:
             CheckpointError: something is missing, damaged, surplus, or of a variant that does not run.
-            ConfigError: not the precision that the folder is packed in; no such threads, cores or kernels.
+            ConfigError: not the precision that the folder is packed in; no such threads, cores or kernels; packing
+                needs more memory than there is, said before it begins.
         """
+        if self.precision not in ("", "fp32"):
+            self._require_memory(directory)
         return load_engine(directory, self.precision, self.threads, self.cores, self.kernels)
+
+    def _require_memory(self, directory: str | Path) -> None:
+        try:
+            quantizer = open_quantizer(directory, self.precision)
+        except CheckpointError:  # packed already; what is wrong otherwise is said while loading
+            return
+        made = (quantizer.tensors(step) for step in range(len(quantizer)) if quantizer.format(step) != "f32")
+        needed = RESERVE + sum(_ITEM[dtype] * math.prod(shape) for tensors in made for _, dtype, shape in tensors)
+        free = free_memory()
+        if needed > free:
+            raise ConfigError(
+                f"{directory}: packing it as {self.precision} needs {needed / 1e6:.0f} MB of memory, this computer has "
+                f"{free / 1e6:.0f} MB available; 'wallx-edge quantize' needs less: pack it once, and load that"
+            )
 
     def report(self, engine: _core.Engine) -> dict[str, dict[str, Any]]:
         """What was asked for and, apart from it, what this machine gives.
@@ -103,3 +124,20 @@ class Computing:
             f"{given['arithmetic']}; weights {given['weights']} ({given['mapped_bytes'] / 1e6:.1f} MB mapped, "
             f"{given['packed_bytes'] / 1e6:.1f} MB made); {given['kernels']}, {given['threads']} threads",
         )
+
+
+def free_memory() -> int:
+    """What this computer could still give to a process [B]."""
+    found = _meminfo("MemAvailable")
+    for limit, used in (("memory.max", "memory.current"),):
+        with contextlib.suppress(OSError, ValueError):
+            most = int((Path("/sys/fs/cgroup") / limit).read_text())
+            found = min(found, most - int((Path("/sys/fs/cgroup") / used).read_text()))
+    return found
+
+
+def _meminfo(key: str) -> int:
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/meminfo has no {key}")

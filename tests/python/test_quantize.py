@@ -211,7 +211,7 @@ def test_an_unknown_recipe_names_the_known_ones(tmp_path: Path, capsys: pytest.C
 
 
 def test_the_verb_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["quantize", str(CASE1), str(tmp_path / "out"), "--recipe", "mixed", "--json"]) == 0
+    assert main(["quantize", str(CASE1), str(tmp_path / "out"), "--recipe", "mixed", "--json", "--no-report"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["weight_bytes"] == (tmp_path / "out" / "model.safetensors").stat().st_size
     assert said["formats"]["int8"] > 0 and said["formats"]["bf16"] > 0

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     for key in _LINES:
         console.print(f"{key:14s} {found[key]}", soft_wrap=True)
     for key, value in found["quantized"].items():
-        console.print(f"{key:14s} {value}", soft_wrap=True)
+        console.print(f"{key:14s} {value}", soft_wrap=True, markup=False)
     if "check" in found:
         console.print(f"{'check':14s} {found['check']}", soft_wrap=True)
     for key, value in found["settings"].items():
@@ -138,6 +138,7 @@ def _quantized(engine: _core.Engine) -> dict[str, Any]:
     return {
         "format": f"{said['wallx_format']} of wallx-edge quantize",
         "recipe": "; ".join(line for line in lines if line),
+        **({"smoothing": said["wallx_smoothing"]} if "wallx_smoothing" in said else {}),
         "packed layers": ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(_formats(engine)).items())),
         "source sha256": said.get("wallx_source_sha256", "not said"),
         "data sha256": said.get("wallx_data_sha256", "not said"),

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from wallx_edge._core import Quantizer
 from wallx_edge.errors import ConfigError
 from wallx_edge.quantize.page import write_report
 from wallx_edge.quantize.quality import Quality, measure
-from wallx_edge.quantize.recipe import Recipe
+from wallx_edge.quantize.recipe import Recipe, Smoothing
+from wallx_edge.quantize.smoothing import observe, smooth
 from wallx_edge.quantize.writer import quantize
 
 
@@ -46,7 +49,11 @@ def run(args: argparse.Namespace) -> int:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("packing", total=None)
         written = quantize(
-            args.checkpoint, args.out, recipe, lambda done, total: bar.update(task, completed=done, total=total)
+            args.checkpoint,
+            args.out,
+            recipe,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            partial(_smooth, args, recipe.smoothing, console) if recipe.smoothing else None,
         )
     quality = None if args.no_report else _measure(args, console)
     if args.json:
@@ -75,6 +82,14 @@ def run(args: argparse.Namespace) -> int:
     if quality is not None:
         _print(console, quality, args.out)
     return 0
+
+
+def _smooth(args: argparse.Namespace, smoothing: Smoothing, console: Console, quantizer: Quantizer) -> dict[str, str]:
+    console.print("observing the inputs of its layers in fp32", soft_wrap=True)
+    engine = observe(args.checkpoint, args.observations, args.statistics, args.count)
+    layers = smooth(quantizer, engine, smoothing)
+    whose = f"{args.count} synthetic observations" if args.observations is None else "the user's observations"
+    return {"wallx_smoothing": f"{layers} layers, by {whose}"}
 
 
 def _measure(args: argparse.Namespace, console: Console) -> Quality:

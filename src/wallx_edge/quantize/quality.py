@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge._core import Engine
-from wallx_edge.computing import Computing
+from wallx_edge.computing import RESERVE, Computing, free_memory
 from wallx_edge.policy import Policy, PolicyConfig
 from wallx_edge.quantize.observations import read_observations, synthetic
-from wallx_edge.quantize.writer import RESERVE, free_memory
 from wallx_edge.statistics import inside, sources
 from wallx_edge.types import DofLayout, Observation
 
-__all__ = ["Answers", "Quality", "answer", "compare", "measure"]
+__all__ = ["Answers", "Quality", "answer", "compare", "first_statistics", "fp32_bytes", "measure"]
 
 NUM_TOKENS = 16  # of text, for each observation
 NUM_NOISES = 2  # where the flow starts, for each observation
@@ -129,7 +128,7 @@ def measure(
     reference = _reference(source)
     say(f"answering in {reference.precision}")
     engine = reference.load(source)
-    config = PolicyConfig(statistics=statistics or _first_statistics(source, engine))
+    config = PolicyConfig(statistics=statistics or first_statistics(source, engine))
     policy = Policy(source, config, engine)
     seen = synthetic(policy, count) if observations is None else read_observations(observations, policy)
     noises = [[policy.noise() for _ in range(NUM_NOISES)] for _ in seen]
@@ -247,11 +246,15 @@ def _noise(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
 
 def _reference(source: Path) -> Computing:
     """fp32 where all of it fits into memory, else bf16."""
-    size = sum(path.stat().st_size for path in source.glob("model*.safetensors"))
-    return Computing("fp32" if 2 * size + RESERVE < free_memory() else "bf16")
+    return Computing("fp32" if fp32_bytes(source) < free_memory() else "bf16")
 
 
-def _first_statistics(source: Path, engine: Engine) -> str | None:
+def fp32_bytes(source: Path) -> int:
+    """What a checkpoint's weights need in fp32, at most [B]."""
+    return RESERVE + 2 * sum(path.stat().st_size for path in source.glob("*.safetensors"))
+
+
+def first_statistics(source: Path, engine: Engine) -> str | None:
     """Where a policy would ask which, the first."""
     keys = [key for place in sources(source, inside(engine)) for key in place.keys]
     return keys[0] if len(set(keys)) > 1 else None

@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge import _core
+from wallx_edge.computing import free_memory
+from wallx_edge.errors import ConfigError
 from wallx_edge.policy import Policy, PolicyConfig
 from wallx_edge.quantize.observations import read_observations, synthetic
+from wallx_edge.quantize.quality import first_statistics, fp32_bytes
 from wallx_edge.quantize.recipe import Smoothing
 from wallx_edge.train_config import TrainConfig
 from wallx_edge.types import Observation
@@ -23,30 +26,38 @@ Maxima = Mapping[str, NDArray[np.float32]]
 _SCALED = ("int8", "w8")
 
 
-def observe(
-    source: Path, observations: Path | None, config: PolicyConfig, count: int, seed: int = 1
-) -> tuple[_core.Engine, bool]:
+def observe(source: Path, observations: Path | None, statistics: str | None, count: int, seed: int = 1) -> _core.Engine:
     """Lets a checkpoint answer observations in fp32 and keeps the largest inputs of its layers. Blocks.
 
     Args:
         source: the checkpoint.
         observations: a file as :func:`wallx_edge.quantize.observations.read_observations` says; synthetic ones if not.
-        config: how the checkpoint is asked.
+        statistics: of the checkpoint; the only ones or, where there are several, the first.
         count: of synthetic observations.
         seed: of these; another one than the report's.
 
     Returns:
-        an engine with :attr:`wallx_edge._core.Engine.input_maxima`, and whether the observations were synthetic.
+        an engine with :attr:`wallx_edge._core.Engine.input_maxima`.
+
+    Raises:
+        ConfigError: an observation does not fit the checkpoint, or its weights in fp32 need more memory than there is,
+            said before they are loaded.
     """
+    needed, free = fp32_bytes(source), free_memory()
+    if needed > free:
+        raise ConfigError(
+            f"{source}: smoothing observes the network in fp32, which needs {needed / 1e6:.0f} MB of memory; this "
+            f"computer has {free / 1e6:.0f} MB available: choose a recipe without smoothing"
+        )
     train = TrainConfig.load(source)
     dof, agent_pos = (list((slots or {}).items()) for slots in (train.dof, train.agent_pos))
     engine = _core.Engine.load(str(source), dof, agent_pos, train.is_state_text, "fp32", does_observe=True)
-    policy = Policy(source, config, engine)
+    policy = Policy(source, PolicyConfig(statistics=statistics or first_statistics(source, engine)), engine)
     seen: Sequence[Observation]
     seen = synthetic(policy, count, seed) if observations is None else read_observations(observations, policy)
     for observation in seen:
         policy.act(observation)
-    return engine, observations is None
+    return engine
 
 
 def smooth(quantizer: _core.Quantizer, engine: _core.Engine, smoothing: Smoothing) -> int:

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wallx_edge._core import Quantizer
+from wallx_edge.computing import RESERVE, free_memory
 from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.quantize.recipe import Recipe
-from wallx_edge.train_config import TrainConfig
+from wallx_edge.train_config import open_quantizer
 
-__all__ = ["ALIGNMENT", "FORMAT_VERSION", "Written", "open_quantizer", "quantize", "source_digest"]
+__all__ = ["ALIGNMENT", "FORMAT_VERSION", "Written", "data_digest", "quantize", "source_digest"]
 
 FORMAT_VERSION = 1
 ALIGNMENT = 64  # of the data in the file, and of every packed tensor [B]
-RESERVE = 64 << 20  # of disk and of memory that stay free [B]
 _ITEM = {"F32": 4, "I32": 4, "BF16": 2, "I8": 1}
 _BLOCK = 1 << 20
 # other weights of the same network, which nothing here reads; what lies in folders with a dot is not the checkpoint's
@@ -53,23 +53,12 @@ class Written:
     source_digest: str
 
 
-def open_quantizer(directory: Path, recipe: Recipe) -> Quantizer:
-    """A checkpoint's steps, nothing read yet but headers.
-
-    Raises:
-        CheckpointError: something is missing, damaged, surplus, or packed already.
-    """
-    train = TrainConfig.load(directory)
-    dof, agent_pos = (list((slots or {}).items()) for slots in (train.dof, train.agent_pos))
-    return Quantizer(str(directory), dof, agent_pos, train.is_state_text, recipe.precision, list(recipe.keep_16bit))
-
-
 def quantize(
     source: str | Path,
     out: str | Path,
     recipe: Recipe,
     progress: Progress | None = None,
-    prepare: Callable[[Quantizer], None] | None = None,
+    prepare: Callable[[Quantizer], dict[str, str]] | None = None,
 ) -> Written:
     """Writes a quantized folder. Blocks, for minutes at full size; holds one layer in memory at a time.
 
@@ -81,7 +70,7 @@ def quantize(
         out: folder to make; must not exist or be empty.
         recipe: how.
         progress: called with bytes done and all bytes, on this thread.
-        prepare: called before the first step, to set scales.
+        prepare: called before the first step, to set scales; what it returns goes into the file's metadata.
 
     Raises:
         CheckpointError: the source is damaged, packed already, or has weights that are not finite.
@@ -93,9 +82,8 @@ def quantize(
         raise ConfigError(f"{out} exists and is not an empty folder; name another one or remove it")
     if out.resolve().is_relative_to(source.resolve()):
         raise ConfigError(f"{out} is inside the checkpoint {source}; name a folder elsewhere")
-    quantizer = open_quantizer(source, recipe)
-    if prepare is not None:
-        prepare(quantizer)
+    quantizer = open_quantizer(source, recipe.precision, recipe.keep_16bit)
+    said = {} if prepare is None else prepare(quantizer)
     plan = _Plan(quantizer)
     files = list(_side_files(source))
     _require_room(out, plan, sum(path.stat().st_size for path in files))
@@ -108,6 +96,7 @@ def quantize(
                 "wallx_precision": recipe.precision,
                 "wallx_recipe": recipe.text,
                 "wallx_source_sha256": digest,
+                **said,
             }
             with (part / "model.safetensors").open("wb") as file:
                 plan.write(file, metadata, progress or (lambda done, total: None))
@@ -283,20 +272,3 @@ def _require_room(out: Path, plan: _Plan, side_bytes: int) -> None:
             f"{out}: needs {needed / 1e6:.0f} MB of memory for the largest layer, this computer has "
             f"{free / 1e6:.0f} MB available; end other programs"
         )
-
-
-def free_memory() -> int:
-    """What this computer could still give to a process [B]."""
-    found = _meminfo("MemAvailable")
-    for limit, used in (("memory.max", "memory.current"),):
-        with contextlib.suppress(OSError, ValueError):
-            most = int((Path("/sys/fs/cgroup") / limit).read_text())
-            found = min(found, most - int((Path("/sys/fs/cgroup") / used).read_text()))
-    return found
-
-
-def _meminfo(key: str) -> int:
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/meminfo has no {key}")
