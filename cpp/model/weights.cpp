@@ -78,11 +78,16 @@ void Weights::add(const std::string& path, const std::set<std::string>* expected
   files_.push_back(std::make_unique<SafetensorsFile>(path));
   for (const auto& [key, value] : files_.back()->metadata()) {
     if (key == kFormatKey && value != std::to_string(kFormatVersion))
-      throw CheckpointError(path + ": written in format " + value + " of wallx-edge quantize, this version reads " +
-                            std::to_string(kFormatVersion) + "; quantize it again, or install a newer wallx-edge");
+      throw CheckpointError(path + ": written in format " + value +
+                            " of wallx-edge quantize, this version reads " + std::to_string(kFormatVersion) +
+                            "; quantize it again, or install a newer wallx-edge");
     if (key == kPrecisionKey) packed_precision_ = value;
     if (key.starts_with("wallx_")) metadata_[key] = value;
   }
+  if (metadata_.contains(std::string(kFormatKey)) != metadata_.contains(std::string(kPrecisionKey)))
+    throw CheckpointError(path +
+                          ": its metadata has only one of wallx_format and wallx_precision; quantize the "
+                          "checkpoint again");
   for (const TensorEntry& entry : files_.back()->tensors()) {
     if (expected && !expected->count(entry.name))
       throw CheckpointError(path + ": tensor " + entry.name +

@@ -372,10 +372,15 @@ def test_an_unknown_or_missing_precision_is_refused(copy: Path) -> None:
     with pytest.raises(CheckpointError, match="'int2'"):
         load_engine(copy)
     set_metadata(path, "wallx_precision", None)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="only one of"):
         load_engine(copy)
     set_metadata(path, "wallx_precision", "fp32")
     with pytest.raises(CheckpointError):
+        load_engine(copy)
+    set_metadata(path, "wallx_precision", "int8")
+    assert load_engine(copy).precision == "int8"
+    set_metadata(path, "wallx_format", None)
+    with pytest.raises(CheckpointError, match="only one of"):
         load_engine(copy)
 
 
