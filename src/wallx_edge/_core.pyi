@@ -99,6 +99,7 @@ class Engine:
         threads: int = 0,
         cores: list[int] = ...,
         kernels: str = "",
+        does_observe: bool = False,
     ) -> Engine:
         """Loads a checkpoint folder, or one that `quantize` wrote. Blocks while it reads and packs, without the GIL.
 
@@ -107,11 +108,18 @@ class Engine:
             threads: that compute, the caller's included; 0: one for each core that this process may use.
             cores: that the others are pinned to, in turn; empty: not pinned.
             kernels: of :func:`kernels`; empty: the fastest.
+            does_observe: whether the largest inputs of fp32 layers are kept, see :attr:`input_maxima`.
         """
+    @property
+    def input_maxima(self) -> dict[str, NDArray[np.float32]]: ...  # weight's name -> largest magnitudes   (in,)
     @property
     def precision(self) -> str: ...  # as asked for, or as the folder is packed
     @property
     def backend(self) -> str: ...  # what computes it, such as "cpu avx512"
+    @property
+    def num_threads(self) -> int: ...  # that compute
+    @property
+    def is_bf16_native(self) -> bool: ...  # whether the kernels multiply bf16 as such, else as fp32
     @property
     def packed_bytes(self) -> int: ...  # made while loading
     @property
@@ -125,6 +133,42 @@ class Engine:
     @property
     def widened_bytes(self) -> int: ...
     def tensor(self, name: str) -> NDArray[np.float32]: ...
+    @property
+    def metadata(self) -> dict[str, str]: ...  # what `quantize` says of the folder; empty for other folders
+
+class Quantizer:
+    """What a checkpoint becomes when its layers are packed, step by step: packed layers, then other tensors.
+
+    Args:
+        wide: patterns, as of a shell, of layers that stay bf16 whatever the precision says.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        dof: Slots,
+        agent_pos: Slots,
+        is_state_text: bool | None,
+        precision: str,
+        wide: list[str] = ...,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def config(self) -> ModelConfig: ...
+    def name(self, step: int) -> str: ...
+    def format(self, step: int) -> str: ...  # f32, bf16, int8 or w8
+    def is_layer(self, step: int) -> bool: ...
+    def tensors(self, step: int) -> list[tuple[str, str, list[int]]]: ...  # name, dtype, shape
+    def make(self, step: int) -> NDArray[np.uint8]:
+        """A step's tensors, one after the other. Blocks while it packs on all cores, without the GIL.
+
+        Raises:
+            CheckpointError: a weight that is not finite.
+        """
+    def scale_inputs(self, layer: str, scale: ArrayLike) -> None:
+        """What the columns of a layer's weights are multiplied with   (in,)"""
+    def scale_outputs(self, layer: str, scale: ArrayLike) -> None:
+        """What the rows of a layer's weights and its bias, or the numbers of a vector, are multiplied with   (out,)"""
 
 def precisions() -> list[str]: ...
 def kernels() -> list[str]:

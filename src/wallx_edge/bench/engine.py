@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from wallx_edge import _core
+from wallx_edge.computing import Computing
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.generation import GenerationConfig, write
 from wallx_edge.preprocess import ImageProcessor
 from wallx_edge.prompts import STATE, Tokenizer, fast_prompt, subtask_prompt
 from wallx_edge.scene import pattern
 from wallx_edge.synth import Dtype, synth
-from wallx_edge.train_config import load_engine
 
 __all__ = ["bench_engine", "bench_load"]
 
@@ -29,19 +29,21 @@ NUM_STEPS = 10
 NUM_TOKENS = 32
 
 
-def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
+def bench_engine(checkpoint: Path, repeats: int = 7, computing: Computing | None = None) -> dict[str, Any]:
     """Times prefill, one Euler step and one token of text, with a prompt's prefix and with one four times as long.
 
     Args:
         checkpoint: folder.
         repeats: runs of each; the median counts.
+        computing: how; its defaults when not given.
 
     Returns:
         per prefix: tokens, prefill [ms], step [ms], text [tokens/s] and its slowest token [ms]; the first prefix after
         a subtask's prompt on the same pictures: tokens shared, prefill [ms]; the step's ratio; fp32 rates of the engine
         and of numpy [GFLOP/s].
     """
-    engine = load_engine(checkpoint)
+    computing = computing or Computing()
+    engine = computing.load(checkpoint)
     config = engine.config
     processor, tokenizer = ImageProcessor.load(checkpoint), Tokenizer.load(checkpoint)
     cameras = ("face_view", "left_wrist_view", "right_wrist_view")
@@ -91,6 +93,7 @@ def bench_engine(checkpoint: Path, repeats: int = 7) -> dict[str, Any]:
     flops = 2 * rows[1]["prefix_tokens"] * config.num_layers * (projections + 3 * config.hidden_size * text)
     return {
         "checkpoint": str(checkpoint),
+        "computing": computing.report(engine),
         "rows": rows,
         "shared_tokens": shared,
         "reused_prefill_ms": statistics.median(reused),

@@ -19,6 +19,8 @@ from wallx_edge.bench.engine import bench_engine, bench_load
 from wallx_edge.bench.loop import SETUPS, bench_loop
 from wallx_edge.bench.sync_read import bench_codecs, bench_sync_read
 from wallx_edge.cli import duration
+from wallx_edge.cli.computing import add_computing_arguments, computing
+from wallx_edge.computing import Computing
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.synth import synth
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("part", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; all by default")
     parser.add_argument("--checkpoint", type=Path, help="for the engine; a synthetic tiny one by default")
+    add_computing_arguments(parser)
     parser.add_argument("--setup", choices=sorted(SETUPS), help="robot of the loop; all of them by default")
     parser.add_argument("--rate", type=float, help="of the loop [1/s]; the setup's own by default")
     parser.add_argument("--blocks", type=int, default=5, help="of the loop, and as many of a bare one (5)")
@@ -59,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
                 continue
             progress.add_task(part, total=None)
             if part == "engine":
-                results[part] = _engine(args.checkpoint)
+                results[part] = _engine(args.checkpoint, computing(args))
             elif part == "load":
                 results[part] = bench_load()
             else:
@@ -75,13 +78,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _engine(checkpoint: Path | None) -> dict[str, Any]:
+def _engine(checkpoint: Path | None, asked: Computing) -> dict[str, Any]:
     if checkpoint is not None:
-        return bench_engine(checkpoint)
+        return bench_engine(checkpoint, computing=asked)
     with tempfile.TemporaryDirectory() as folder:
         joints = {joint.name: joint.rest_position for joint in load_embodiment("so101").joints}
         synth("tiny", Path(folder) / "synth-tiny", joints, "so101")
-        return bench_engine(Path(folder) / "synth-tiny")
+        return bench_engine(Path(folder) / "synth-tiny", computing=asked)
 
 
 def _loop(args: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
@@ -116,7 +119,10 @@ def _print(console: Console, results: dict[str, Any]) -> None:
 
 
 def _print_engine(console: Console, engine: dict[str, Any]) -> None:
-    console.print(f"\nengine, fp32, one thread, {engine['checkpoint']}")
+    given = engine["computing"]["given"]
+    console.print(
+        f"\nengine, {given['precision']}, {given['kernels']}, {given['threads']} threads, {engine['checkpoint']}"
+    )
     for row in engine["rows"]:
         console.print(
             f"  prefix {row['prefix_tokens']:5d} tokens: prefill {row['prefill_ms']:8.2f} ms, "
