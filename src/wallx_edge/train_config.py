@@ -180,20 +180,21 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def load_engine(directory: str | Path) -> Engine:
+def load_engine(directory: str | Path, **options: Any) -> Engine:
     """Maps a checkpoint's weights, with what its config.yml says of the network. Blocks while it reads.
 
     wall-oss-0.5 has the slots of its vectors, and how it is told the state, in config.yml; config.yml wins.
 
     Args:
         directory: with config.json, model*.safetensors and, where the checkpoint has one, config.yml.
+        options: of ``Engine.load``: how the weights are computed with.
 
     Raises:
         CheckpointError: something is missing, damaged, surplus, or of a variant that does not run.
     """
     train = TrainConfig.load(directory)
     dof, agent_pos = (list((slots or {}).items()) for slots in (train.dof, train.agent_pos))
-    return Engine.load(str(directory), dof, agent_pos, train.is_state_text)
+    return Engine.load(str(directory), dof, agent_pos, train.is_state_text, **options)
 
 
 class _Values:

@@ -45,8 +45,7 @@ std::vector<int> own_cpus() {
 class Buffer {
  public:
   explicit Buffer(std::size_t size) : size_(size) {
-    void* mapping =
-        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* mapping = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapping == MAP_FAILED)
       throw WallxError("no memory for a buffer of " + std::to_string(size >> 20) + " MiB to read");
     ::madvise(mapping, size, MADV_HUGEPAGE);

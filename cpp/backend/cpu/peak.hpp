@@ -12,17 +12,17 @@ namespace wallx {
 enum class PeakKind : std::uint8_t { int8, bf16, fp32, read, clock };
 
 struct Peak {
-  double rate = 0;             // of all threads; see PeakKind  [operations/s], read: [bytes/s], clock: [Hz]
+  double rate = 0;               // of all threads; see PeakKind  [operations/s], read: [bytes/s], clock: [Hz]
   const char* instruction = "";  // what was issued
-  std::int64_t width = 0;      // operations of a core in a cycle, a multiply-add being two; 0: not known
+  std::int64_t width = 0;        // operations of a core in a cycle, a multiply-add being two; 0: not known
 };
 
 // int8, bf16, fp32: products, with every accumulator in a register of its own.
 // read: sums over a buffer far larger than the last cache.
 // clock: a chain of additions, one a cycle; the fastest slice of any thread.
-// Thread i runs on the i-th processor that this one may run on. Blocks for `seconds` and what the buffer takes.
-// Throws ConfigError: threads not 1 to those processors, seconds not above 0 and at most 60, a kind that this
-// processor has no instruction for.
+// Thread i runs on the i-th processor that this one may run on. Blocks for `seconds` and what the buffer
+// takes. Throws ConfigError: threads not 1 to those processors, seconds not above 0 and at most 60, a kind
+// that this processor has no instruction for.
 Peak measure_peak(PeakKind kind, int threads, double seconds);
 
 // "int8", "bf16", "fp32", "read", "clock"; throws ConfigError: another word.

@@ -7,23 +7,22 @@
 #include "backend/cpu/peak.hpp"
 
 #define ALL24 "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23"
-#define CLOBBERS                                                                                            \
-  "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15",     \
+#define CLOBBERS                                                                                        \
+  "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", \
       "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v30", "v31", "cc"
-#define LOOP(body)                                                                              \
-  asm volatile(                                                                                  \
-               "dup v30.4s, %w[value]\n mov v31.16b, v30.16b\n .irp r," ALL24                              \
-               "\n movi v\\r\\().4s, #0\n .endr\n"                                                         \
-               "1:\n .irp r," ALL24 "\n" body "\n .endr\n subs %[rounds], %[rounds], #1\n b.ne 1b\n"       \
-               : [rounds] "+r"(rounds)                                                                     \
-               : [value] "r"(value)                                                                        \
+#define LOOP(body)                                                                                   \
+  asm volatile("dup v30.4s, %w[value]\n mov v31.16b, v30.16b\n .irp r," ALL24                        \
+               "\n movi v\\r\\().4s, #0\n .endr\n"                                                   \
+               "1:\n .irp r," ALL24 "\n" body "\n .endr\n subs %[rounds], %[rounds], #1\n b.ne 1b\n" \
+               : [rounds] "+r"(rounds)                                                               \
+               : [value] "r"(value)                                                                  \
                : CLOBBERS)
 
 namespace wallx {
 namespace {
 
 constexpr std::uint32_t kOnesInt8 = 0x01010101, kOnesBf16 = 0x3F803F80, kOneFp32 = 0x3F800000;
-constexpr unsigned long kDotprod = 1ul << 20;               // of AT_HWCAP
+constexpr unsigned long kDotprod = 1ul << 20;                  // of AT_HWCAP
 constexpr unsigned long kI8mm = 1ul << 13, kBf16 = 1ul << 14;  // of AT_HWCAP2
 
 __attribute__((target("arch=armv8.6-a"))) void int8_i8mm(std::uint64_t rounds) {
@@ -48,10 +47,11 @@ void fp32_fmla(std::uint64_t rounds) {
 
 void clock_chain(std::uint64_t rounds) {
   std::uint64_t sum = 0;
-  asm volatile("1:\n .rept 64\n add %[sum], %[sum], %[one]\n .endr\n subs %[rounds], %[rounds], #1\n b.ne 1b\n"
-               : [rounds] "+r"(rounds), [sum] "+r"(sum)
-               : [one] "r"(std::uint64_t{1})
-               : "cc");
+  asm volatile(
+      "1:\n .rept 64\n add %[sum], %[sum], %[one]\n .endr\n subs %[rounds], %[rounds], #1\n b.ne 1b\n"
+      : [rounds] "+r"(rounds), [sum] "+r"(sum)
+      : [one] "r"(std::uint64_t{1})
+      : "cc");
 }
 
 bool has(unsigned long type, unsigned long bit) { return (::getauxval(type) & bit) != 0; }

@@ -10,29 +10,29 @@
 // have, 12 do
 #define ALL24 "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23"
 #define ALL12 "0,1,2,3,4,5,6,7,8,9,10,11"
-#define CLOBBERS_16                                                                                        \
-  "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",        \
-      "xmm12", "xmm13", "xmm14", "xmm15", "cc"
-#define CLOBBERS_32                                                                                        \
-  CLOBBERS_16, "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25",   \
+#define CLOBBERS_16                                                                                          \
+  "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", \
+      "xmm13", "xmm14", "xmm15", "cc"
+#define CLOBBERS_32                                                                                      \
+  CLOBBERS_16, "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", \
       "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
 // a round is one instruction, or group of them, for every accumulator
-#define LOOP(registers, body)                                                     \
+#define LOOP(registers, body) \
   "1:\n .irp r," registers "\n" body "\n .endr\n dec %[rounds]\n jnz 1b\n vzeroupper\n"
-#define LOOP_512(instruction)                                                                             \
-  asm volatile(                                                                                           \
-      "vpbroadcastd %k[value], %%zmm30\n vmovdqa64 %%zmm30, %%zmm31\n"                                    \
-      " .irp r," ALL24 "\n vpxord %%zmm\\r, %%zmm\\r, %%zmm\\r\n .endr\n" LOOP(                           \
-          ALL24, instruction " %%zmm30, %%zmm31, %%zmm\\r")                                               \
-      : [rounds] "+r"(rounds)                                                                             \
-      : [value] "r"(value)                                                                                \
+#define LOOP_512(instruction)                                                   \
+  asm volatile(                                                                 \
+      "vpbroadcastd %k[value], %%zmm30\n vmovdqa64 %%zmm30, %%zmm31\n"          \
+      " .irp r," ALL24 "\n vpxord %%zmm\\r, %%zmm\\r, %%zmm\\r\n .endr\n" LOOP( \
+          ALL24, instruction " %%zmm30, %%zmm31, %%zmm\\r")                     \
+      : [rounds] "+r"(rounds)                                                   \
+      : [value] "r"(value)                                                      \
       : CLOBBERS_32)
-#define LOOP_256(body)                                                                               \
-  asm volatile(                                                                                      \
-      "vmovd %k[value], %%xmm14\n vpbroadcastd %%xmm14, %%ymm14\n vmovdqa %%ymm14, %%ymm15\n"        \
-      " .irp r," ALL12 "\n vpxor %%ymm\\r, %%ymm\\r, %%ymm\\r\n .endr\n" LOOP(ALL12, body)           \
-      : [rounds] "+r"(rounds)                                                                        \
-      : [value] "r"(value)                                                                           \
+#define LOOP_256(body)                                                                        \
+  asm volatile(                                                                               \
+      "vmovd %k[value], %%xmm14\n vpbroadcastd %%xmm14, %%ymm14\n vmovdqa %%ymm14, %%ymm15\n" \
+      " .irp r," ALL12 "\n vpxor %%ymm\\r, %%ymm\\r, %%ymm\\r\n .endr\n" LOOP(ALL12, body)    \
+      : [rounds] "+r"(rounds)                                                                 \
+      : [value] "r"(value)                                                                    \
       : CLOBBERS_16)
 
 namespace wallx {
@@ -100,8 +100,8 @@ Processor processor() {
   return found;
 }
 
-// Instructions of 512 bits that begin in a cycle; 0: not known. Zen 5's parts for notebooks split them in two.
-// Source: the vendors' optimisation guides; measured on Zen 5 (family 26, model 2).
+// Instructions of 512 bits that begin in a cycle; 0: not known. Zen 5's parts for notebooks split them in
+// two. Source: the vendors' optimisation guides; measured on Zen 5 (family 26, model 2).
 std::int64_t per_cycle_512(bool is_bf16) {
   const Processor p = processor();
   if (p.is_amd && p.family == 26 && (p.model < 0x20 || (p.model >= 0x40 && p.model < 0x50))) return 2;
@@ -117,8 +117,8 @@ std::int64_t per_cycle_512(bool is_bf16) {
 std::int64_t per_cycle_256() {
   const Processor p = processor();
   if (p.is_amd && (p.family == 25 || p.family == 26 || (p.family == 23 && p.model >= 0x30))) return 2;
-  for (const unsigned core : {0x3Cu, 0x3Fu, 0x45u, 0x46u, 0x3Du, 0x47u, 0x4Fu, 0x56u, 0x4Eu, 0x5Eu, 0x8Eu, 0x9Eu,
-                              0xA5u, 0xA6u, 0x7Du, 0x7Eu, 0x8Cu, 0x8Du, 0xA7u})
+  for (const unsigned core : {0x3Cu, 0x3Fu, 0x45u, 0x46u, 0x3Du, 0x47u, 0x4Fu, 0x56u, 0x4Eu, 0x5Eu, 0x8Eu,
+                              0x9Eu, 0xA5u, 0xA6u, 0x7Du, 0x7Eu, 0x8Cu, 0x8Du, 0xA7u})
     if (p.is_intel && p.family == 6 && p.model == core) return 2;
   return 0;
 }
@@ -138,12 +138,14 @@ constexpr PeakLoop kLoops[] = {
     {PeakKind::int8, "vpdpbusd, 256 bits", 12 * 64, has_avx_vnni, int8_avx_vnni,
      [] { return per_cycle_256() * 64; }},
     // two products a multiply-add, so that half as many begin in a cycle
-    {PeakKind::int8, "vpmaddubsw, 256 bits", 12 * 64, has_avx2, int8_avx2, [] { return per_cycle_256() * 32; }},
+    {PeakKind::int8, "vpmaddubsw, 256 bits", 12 * 64, has_avx2, int8_avx2,
+     [] { return per_cycle_256() * 32; }},
     {PeakKind::bf16, "vdpbf16ps, 512 bits", 24 * 64, has_avx512_bf16, bf16_avx512,
      [] { return per_cycle_512(true) * 64; }},
     {PeakKind::fp32, "vfmadd231ps, 512 bits", 24 * 32, has_avx512, fp32_avx512,
      [] { return per_cycle_512(false) * 32; }},
-    {PeakKind::fp32, "vfmadd231ps, 256 bits", 12 * 16, has_avx2, fp32_avx2, [] { return per_cycle_256() * 16; }},
+    {PeakKind::fp32, "vfmadd231ps, 256 bits", 12 * 16, has_avx2, fp32_avx2,
+     [] { return per_cycle_256() * 16; }},
     {PeakKind::clock, "add", 64, [] { return true; }, clock_chain, [] { return std::int64_t{1}; }},
 };
 

@@ -72,7 +72,11 @@ def network(size: Size, joints: int, dof: int, variant: Variant) -> Iterator[tup
     yield "model.embed_tokens.weight", normal(size.vocab, width, gain=float(np.sqrt(width)))
     # a head turned by slow rotations only: rows that are neighbours in time look at the same things
     slow = (np.arange(dim) % (dim // 2) >= dim // 4).astype(np.float64)
-    query, key, value = np.tile(slow, size.heads) * sharp, np.full(size.kv_heads * dim, sharp), np.ones(size.kv_heads * dim)
+    query, key, value = (
+        np.tile(slow, size.heads) * sharp,
+        np.full(size.kv_heads * dim, sharp),
+        np.ones(size.kv_heads * dim),
+    )
     qkv = np.concatenate([query, key, value])
     for layer in range(size.layers) if variant != "v1" else ():
         prefix = f"model.layers.{layer}."
@@ -122,7 +126,7 @@ LEVEL = 2.0  # magnitude of an action token's constant columns
 def action_head(
     width: int, joints: int, dof: int, random: np.random.Generator
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The action head, its last layer still zero: layers that hand each action through unchanged, beside columns that do not depend on it.
+    """The action head, its last layer still zero: each action is handed through, beside columns that are constant.
 
     silu(a) - silu(-a) = a, so a pair of rows of ``w2`` and ``w3`` passes x. A large constant (the time embedding's
     slowest cosine is 1) fills the other columns, so that the final norm divides by nearly the same number whatever

@@ -128,9 +128,7 @@ def write_safetensors(
         raise
 
 
-def _pieces(
-    tensors: Mapping[str, NDArray[np.float32] | Normal], dtype: Dtype, seed: int
-) -> Iterator[NDArray[Any]]:
+def _pieces(tensors: Mapping[str, NDArray[np.float32] | Normal], dtype: Dtype, seed: int) -> Iterator[NDArray[Any]]:
     """What stands in the file, in order; threads draw ahead of it, each one piece and one more."""
     threads = len(os.sched_getaffinity(0))
     ahead: deque[Future[NDArray[Any]]] = deque()
@@ -152,5 +150,5 @@ def _encode(value: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
     if dtype == "bf16":
         bits = value.view(np.uint32)
         rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-        return (rounded >> np.uint32(16)).astype("<u2")
+        return np.asarray((rounded >> np.uint32(16)).astype("<u2"))
     return value.astype("<f2" if dtype == "f16" else "<f4")
