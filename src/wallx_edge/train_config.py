@@ -200,9 +200,7 @@ def load_engine(
     """
     train = TrainConfig.load(directory)
     dof, agent_pos = (list((slots or {}).items()) for slots in (train.dof, train.agent_pos))
-    return Engine.load(
-        str(directory), dof, agent_pos, train.is_state_text, precision, threads, list(cores), kernels
-    )
+    return Engine.load(str(directory), dof, agent_pos, train.is_state_text, precision, threads, list(cores), kernels)
 
 
 class _Values:

@@ -17,7 +17,6 @@ from wallx_edge.bench.engine import Asked, Bench
 from wallx_edge.bench.probe import Probe
 from wallx_edge.bench.work import PRECISIONS
 from wallx_edge.errors import ConfigError, WallxError
-from wallx_edge.train_config import load_engine
 
 
 def main() -> None:
@@ -25,8 +24,8 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     checkpoint = Path(task.pop("checkpoint"))
     asked = Asked(**task)
-    bench = Bench(checkpoint, load_engine(checkpoint, **asked.engine_options), asked)
-    probe = Probe(asked.threads, ("int8", "bf16", "fp32"))
+    bench = Bench(checkpoint, asked.load(checkpoint), asked)
+    probe = Probe(asked.num_threads, ("int8", "bf16", "fp32"))
     bench.warm_up()
     _answer(
         {

@@ -21,7 +21,6 @@ from wallx_edge.bench.work import PRECISIONS
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import ConfigError, WallxError
 from wallx_edge.synth import SIZES, synth
-from wallx_edge.train_config import load_engine
 
 CACHE = Path("out")  # below the working directory: checkpoints that are made once
 
@@ -35,8 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(SIZES),
         help="of a synthetic one, kept as out/synth-SIZE; a tiny one, not kept, by default",
     )
-    group.add_argument("--precision", choices=list(PRECISIONS), default=Asked.precision, help="of the engine (fp32)")
-    group.add_argument("--threads", type=int, default=Asked.threads, help="of the engine and the peaks (1)")
+    group.add_argument(
+        "--precision",
+        choices=list(PRECISIONS),
+        default=Asked.precision,
+        help="of the engine; as the folder is packed, else fp32",
+    )
+    group.add_argument(
+        "--threads", type=int, default=Asked.threads, help="of the engine and the peaks; as many as cores by default"
+    )
     group.add_argument("--steps", type=int, default=Asked.steps, help="of the flow (10)")
     group.add_argument("--cameras", type=int, default=Asked.cameras, help="1 to 3 of 640 x 480 (2)")
     group.add_argument("--repeats", type=int, default=Asked.repeats, help="of every stage, in turns (5)")
@@ -57,7 +63,7 @@ def measure(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         except WallxError as error:  # such as a file system that keeps everything in memory
             cold = {"left_out": str(error)}
         progress.remove_task(task)
-        engine = load_engine(checkpoint, **asked.engine_options)
+        engine = asked.load(checkpoint)
         rounds = asked.repeats + (asked.repeats + 1 if asked.does_sweep else 0)
         task = progress.add_task("engine", total=rounds + 1)
         found = bench_engine(checkpoint, asked, engine, lambda: progress.advance(task))
@@ -106,11 +112,11 @@ def _checkpoint(args: argparse.Namespace, progress: Progress) -> Iterator[Path]:
 
 def show(console: Console, found: Mapping[str, Any]) -> None:
     """Prints it."""
-    is_known = found["conditions"]
+    case = found["conditions"]
     console.print(
-        f"\nengine, {is_known['precision']}, {is_known['threads']} threads, {is_known['checkpoint']}\n"
-        f"  {is_known['cameras']} cameras, {is_known['patches']} patches, {is_known['prefix_tokens']} tokens before "
-        f"{is_known['horizon']} rows, {is_known['steps']} steps; medians of {is_known['repeats']} repetitions in turns",
+        f"\nengine, {case['precision']} on {case['backend']}, {case['threads']} threads, {case['checkpoint']}\n"
+        f"  {case['cameras']} cameras, {case['patches']} patches, {case['prefix_tokens']} tokens before "
+        f"{case['horizon']} rows, {case['steps']} steps; medians of {case['repeats']} repetitions in turns",
         soft_wrap=True,
     )
     _show_peaks(console, found["peaks"])
