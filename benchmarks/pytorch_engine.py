@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def bf16_packed(out: int, into: int, has_bias: bool, rows: int) -> Linear:
 
 def int8(out: int, into: int, has_bias: bool, rows: int) -> Linear:
     """Weights with a scale for each row, packed; activations with one for all, found in the call."""
+    # the type is on its way out, the fastest products are still behind it
+    warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
     weight, bias = random_weights(out, into, has_bias)
     scales = weight.abs().amax(dim=1) / 127
     zeros = torch.zeros(out, dtype=torch.int64)
@@ -133,8 +136,10 @@ class Network:
             make(self.width, self.width, False, self.horizon),
             make(columns, self.width, False, self.horizon),
         )
-        self.columns = columns
         total = self.prefix + self.horizon
+        # embeddings and noise are no part of what is timed
+        self.inputs = torch.randn(self.prefix, self.width).to(self.dtype)
+        self.noise = torch.randn(self.horizon, columns).to(self.dtype)
         angles = torch.arange(total)[:, None] / 1e6 ** (torch.arange(0, self.dim, 2) / self.dim)
         self.cos, self.sin = (f(torch.cat([angles, angles], 1))[:, None].to(self.dtype) for f in (torch.cos, torch.sin))
         turns = torch.randn(patches, v // vision["num_heads"] // 2)
@@ -226,7 +231,7 @@ class Network:
 
     def prefill(self) -> None:
         """The prefix; of the last layer keys and values only."""
-        x = torch.randn(self.prefix, self.width).to(self.dtype)
+        x = self.inputs[: self.prefix]
         for i, layer in enumerate(self.layers[:-1]):
             x = x + self.attend(layer, i, self.norm(x), 0, True)
             x = x + self.gated(self.norm(x), layer["text"])
@@ -238,7 +243,7 @@ class Network:
 
     def flow(self, steps: int) -> torch.Tensor:
         """All Euler steps."""
-        x = torch.randn(self.horizon, self.columns).to(self.dtype)
+        x = self.noise
         w1, w2, w3, back = self.action_head
         mask, time_embedding = torch.ones_like(x), torch.zeros(self.horizon, self.width, dtype=self.dtype)
         for _ in range(steps):
@@ -251,7 +256,7 @@ class Network:
 
     def token(self) -> torch.Tensor:
         """One token of text, with the scores of the next."""
-        x = torch.randn(1, self.width).to(self.dtype)
+        x = self.inputs[:1]
         for i, layer in enumerate(self.layers):
             x = x + self.attend(layer, i, self.norm(x), self.prefix, False)
             x = x + self.gated(self.norm(x), layer["text"])
