@@ -68,26 +68,17 @@ std::size_t bytes_to_read(std::size_t threads) {
   return each / kBlock * kBlock * threads;
 }
 
-// adds a block up; fetches far ahead, since a core alone does not ask for all that the memory gives
-#if defined(__x86_64__)
-__attribute__((target_clones("avx512f", "default")))
-#endif
-void read_block(const std::byte* data) {
-  using Line = std::uint64_t __attribute__((vector_size(64)));
-  constexpr std::size_t kLines = 8, kAhead = 4096;
-  Line sums[kLines] = {};
-  for (std::size_t at = 0; at < kBlock; at += sizeof sums)
-    for (std::size_t i = 0; i < kLines; ++i) {
-      const std::byte* from = data + at + i * sizeof(Line);
-      __builtin_prefetch(from + kAhead, 0, 2);
-      Line line;
-      std::memcpy(&line, from, sizeof line);
-      sums[i] += line;
-    }
+std::uint64_t read_plain(const std::byte* data, std::size_t size) {
+  std::uint64_t sums[8] = {};
+  for (std::size_t at = 0; at < size; at += sizeof sums) {
+    __builtin_prefetch(data + at + kReadAhead, 0, 2);
+    std::uint64_t line[8];
+    std::memcpy(line, data + at, sizeof line);
+    for (std::size_t i = 0; i < 8; ++i) sums[i] += line[i];
+  }
   std::uint64_t sum = 0;
-  for (const Line& line : sums)
-    for (std::size_t i = 0; i < 8; ++i) sum += line[i];
-  sink.fetch_add(sum, std::memory_order_relaxed);
+  for (const std::uint64_t part : sums) sum += part;
+  return sum;
 }
 
 struct Slices {
@@ -173,12 +164,13 @@ Peak measure_peak(PeakKind kind, int threads, double seconds) {
     peak.instruction = "load";
     const std::size_t size = bytes_to_read(cpus.size()), each = size / cpus.size();
     const Buffer buffer(size);
+    const ReadLoop read = wide_read_loop() ? wide_read_loop() : read_plain;
     found = on_threads(
         cpus, [&](std::size_t i) { std::memset(buffer.data() + i * each, 1, each); },
         [&](std::size_t i) {
           std::size_t at = 0;
           return repeat(seconds, [&] {
-            read_block(buffer.data() + i * each + at);
+            sink.fetch_add(read(buffer.data() + i * each + at, kBlock), std::memory_order_relaxed);
             at = (at + kBlock) % each;
             return static_cast<double>(kBlock);
           });

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -41,5 +42,11 @@ struct PeakLoop {
 
 // of the architecture this was compiled for, the best of a kind first
 std::span<const PeakLoop> peak_loops();
+
+// Adds up `size` bytes, a multiple of 1024, and asks for what comes behind them: a core that only loads does
+// not ask for all that the memory gives.
+using ReadLoop = std::uint64_t (*)(const std::byte* data, std::size_t size);
+constexpr std::size_t kReadAhead = 4096;  // [bytes]
+ReadLoop wide_read_loop();                // nullptr: the processor has no wider loads than the compiler uses
 
 }  // namespace wallx

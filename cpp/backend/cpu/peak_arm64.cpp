@@ -69,6 +69,8 @@ constexpr PeakLoop kLoops[] = {
 
 }  // namespace
 
+ReadLoop wide_read_loop() { return nullptr; }
+
 std::span<const PeakLoop> peak_loops() { return kLoops; }
 
 }  // namespace wallx

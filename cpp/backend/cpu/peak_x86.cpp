@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 
 #include <cpuid.h>
+#include <immintrin.h>
 
 #include "backend/cpu/peak.hpp"
 
@@ -74,6 +75,22 @@ __attribute__((target("avx2,fma"))) void fp32_avx2(std::uint64_t rounds) {
   LOOP_256("vfmadd231ps %%ymm14, %%ymm15, %%ymm\\r");
 }
 
+__attribute__((target("avx512f"))) std::uint64_t read_avx512(const std::byte* data, std::size_t size) {
+  constexpr std::size_t kLines = 8;
+  __m512i sums[kLines] = {};
+  for (std::size_t at = 0; at < size; at += kLines * 64)
+    for (std::size_t i = 0; i < kLines; ++i) {
+      const std::byte* from = data + at + i * 64;
+      _mm_prefetch(reinterpret_cast<const char*>(from + kReadAhead), _MM_HINT_T1);
+      sums[i] = _mm512_add_epi64(sums[i], _mm512_loadu_si512(from));
+    }
+  for (std::size_t i = 1; i < kLines; ++i) sums[0] = _mm512_add_epi64(sums[0], sums[i]);
+  std::uint64_t parts[8], sum = 0;
+  _mm512_storeu_si512(parts, sums[0]);
+  for (const std::uint64_t part : parts) sum += part;
+  return sum;
+}
+
 // between two registers: an addition of a constant need not take a cycle
 void clock_chain(std::uint64_t rounds) {
   std::uint64_t sum = 0;
@@ -101,7 +118,7 @@ Processor processor() {
 }
 
 // Instructions of 512 bits that begin in a cycle; 0: not known. Zen 5's parts for notebooks split them in
-// two. Source: the vendors' optimisation guides; measured on Zen 5 (family 26, model 2).
+// two. Measured on Zen 5 (family 26, model 2) only; the others as their vendors' guides say.
 std::int64_t per_cycle_512(bool is_bf16) {
   const Processor p = processor();
   if (p.is_amd && p.family == 26 && (p.model < 0x20 || (p.model >= 0x40 && p.model < 0x50))) return 2;
@@ -150,6 +167,8 @@ constexpr PeakLoop kLoops[] = {
 };
 
 }  // namespace
+
+ReadLoop wide_read_loop() { return has_avx512() ? read_avx512 : nullptr; }
 
 std::span<const PeakLoop> peak_loops() { return kLoops; }
 

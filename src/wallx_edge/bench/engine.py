@@ -62,7 +62,7 @@ class Asked:
         if self.precision and self.precision not in PRECISIONS:
             raise ConfigError(f"unknown precision {self.precision!r}; there are: {', '.join(PRECISIONS)}")
         for name, value, least, most in (
-            ("threads", self.threads, 0, 1024),
+            ("threads", self.threads, 0, len(os.sched_getaffinity(0))),
             ("steps", self.steps, 1, 1000),
             ("cameras", self.cameras, 1, len(CAMERAS)),
             ("repeats", self.repeats, 1, 1000),
