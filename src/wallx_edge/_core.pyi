@@ -634,6 +634,24 @@ def sync_read_times(bus: BusConfig, ids: list[int], num_reads: int) -> dict[str,
     Raises BusError, ConfigError.
     """
 
+class Peak(TypedDict):
+    rate: float  # of all threads: operations, a multiply-add being two, or bytes per second; clock: [Hz]
+    instruction: str  # that was issued
+    width: int  # operations of a core in a cycle; 0: not known
+
+# kind: int8, bf16, fp32, read, clock
+def measure_peak(kind: str, threads: int, seconds: float) -> Peak:
+    """What this computer can do at most, by loops that neither memory nor a dependency slows down.
+
+    Thread i runs on the i-th processor that this one may run on. Blocks for `seconds` and, for ``read``, what its
+    buffer takes; without the GIL.
+
+    Raises:
+        ConfigError: threads not 1 to those processors, seconds not above 0 and at most 60, a kind that this processor
+            has no instruction for, or another word.
+        WallxError: no memory for the buffer.
+    """
+
 def codec_times(rounds: int) -> dict[str, float]:
     """Time to encode the goal of one motor and to decode its state, by motor family [s]. Blocks; no GIL."""
 
