@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from live_arm import wait_for
-
 from wallx_edge.robot import Robot
 from wallx_edge.robot_config import RobotConfig
 from wallx_edge.sim import SimProcess, openarm, so101

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import can
@@ -124,6 +125,26 @@ def test_a_log_of_python_can_is_replayed(tmp_path: Path) -> None:
     with pytest.raises(BusError, match="bus closed"):
         ours.receive(PATIENCE)
     ours.close()
+
+
+def test_python_can_reads_what_we_record(tmp_path: Path) -> None:
+    messages = every_kind()
+    with pty_wire() as (near, far):
+        record = str(tmp_path / "talk.log")
+        config = _core.BusConfig(kind="slcan", port=near, data_bit_rate=5_000_000, record=record)
+        ours = _core.make_can_bus(config)
+        ours.open()
+        theirs = slcanBus(far, tty_baudrate=1_000_000, bitrate=1_000_000, sleep_after_open=0)
+        try:
+            assert ours.receive(0.1) == []
+            exchange(ours, theirs, messages)
+        finally:
+            theirs.shutdown()
+            ours.close()
+    read = list(can.LogReader(record))
+    assert [message.is_rx for message in read] == [way for _ in messages for way in (True, False)]
+    assert [fields(message) for message in read] == [fields(message) for message in messages for _ in range(2)]
+    assert all(a.timestamp <= b.timestamp for a, b in pairwise(read))
 
 
 _pending: list[_core.CanFrame] = []

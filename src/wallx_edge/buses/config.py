@@ -87,7 +87,9 @@ def read_bus(table: Table, base: Path, rate_hz: float) -> BusConfig:
     if kind == "mailbox":
         adapter = table.choice("adapter", ADAPTERS, "")
     keys = KEYS[adapter or kind]
-    table.check_keys(("port",), ("kind", "record", "adapter", *keys) if kind == "mailbox" else ("kind", "record", *keys))
+    table.check_keys(
+        ("port",), ("kind", "record", "adapter", *keys) if kind == "mailbox" else ("kind", "record", *keys)
+    )
     if kind in ADAPTERS and rate_hz > MAX_ADAPTER_RATE_HZ:
         raise table.fail(
             "kind",
