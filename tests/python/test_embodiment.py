@@ -494,7 +494,7 @@ def test_a_line_without_servos_names_every_joint_and_frees_the_port(tmp_path: Pa
         os.close(slave)
 
 
-@pytest.mark.parametrize("kind", ["carrier-pigeon", "replay"])
+@pytest.mark.parametrize("kind", ["carrier-pigeon", "socketcan"])
 def test_a_bus_the_motors_cannot_use_is_refused_by_name(kind: str, tmp_path: Path) -> None:
     so101 = load_embodiment("so101")
     calibration = load_calibration(write_calibration(tmp_path, good_calibration()), so101)

@@ -179,9 +179,12 @@ def one(config: RobotConfig, sim: SimProcess, row: Row, id: int) -> tuple[str, i
         watch = Watch(robot, lambda columns: None)
         began = np.inf
 
-        def num_ticks(states: list[int]) -> int:
+        def num_ticks(states: list[int], is_heard: bool = False) -> int:
             columns = watch.columns()
-            return int((np.isin(columns["state"], states) & (columns["time"] >= began)).sum())
+            counted = np.isin(columns["state"], states) & (columns["time"] >= began)
+            if is_heard:
+                counted &= columns["read_code"] == 0
+            return int(counted.sum())
 
         with suppress(SafetyStop), robot.enabled():  # the report below says which
             swing(robot)
@@ -210,7 +213,9 @@ def one(config: RobotConfig, sim: SimProcess, row: Row, id: int) -> tuple[str, i
             return "goes on", 0, -np.inf
         if report is not None:
             counted = MOVING if row.ticks == MOST else BEFORE
-            return str(report["cause"]["reason"]), num_ticks(counted) + 1, beyond(columns, robot)
+            reason = str(report["cause"]["reason"])
+            # what an answer shows cannot be seen while a busy computer loses answers
+            return reason, num_ticks(counted, is_heard=reason not in STALE) + 1, beyond(columns, robot)
         assert robot.loop.state in RUNS, robot.loop.state
         return "goes on", 0, beyond(columns, robot)
 
