@@ -281,9 +281,9 @@ def main() -> int:
     print(f"   {'fault':<14}{'value':<8}{'ticks':>6}{'most':>6}{'braking':>10}  outcomes")
     for row, what in found.items():
         shown = ", ".join(f"{outcome} {number}" for outcome, number in what.outcomes.most_common())
-        value = "" if row.value is None else f"{row.value:g}"
-        way = "-" if what.beyond == -np.inf else f"{what.beyond:+.3f}"
-        print(f"   {row.kind:<14}{value:<8}{what.ticks:>6}{row.ticks:>6}{way:>10}  {shown}")
+        preset = "" if row.value is None else f"{row.value:g}"
+        braking = "-" if what.beyond == -np.inf else f"{what.beyond:+.3f}"
+        print(f"   {row.kind:<14}{preset:<8}{what.ticks:>6}{row.ticks:>6}{braking:>10}  {shown}")
     return 1 if wrong else 0
 
 
