@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from can.interfaces.udp_multicast.utils import pack_message
 from can_lines import PATIENCE, every_kind, exchange, fields, pty_wire, receive, to_frame
 from wallx_edge import _core
 from wallx_edge.errors import BusError
+from wallx_edge.sim import SimProcess
 
 GROUP = "239.74.163.2"
 VCAN = "vcan0"
@@ -167,3 +170,32 @@ def test_socketcan_both_ways() -> None:
     finally:
         theirs.shutdown()
         ours.close()
+
+
+@pytest.mark.skipif(
+    not Path("/sys/module/slcan").exists() or os.geteuid() != 0,
+    reason="the kernel's slcan is not loaded here; `make test-can` has it",
+)
+def test_socketcan_reaches_the_emulated_motors_through_the_kernels_slcan(tmp_path: Path) -> None:
+    line_discipline, set_it, get_interface = 17, 0x5423, 0x8910  # N_SLCAN, TIOCSETD, SIOCGIFNAME
+    refresh = bytes([4, 0, 0xCC, 0, 0, 0, 0, 0])  # motor 4 is asked for its state
+    # an emulated computer may take minutes to start Python
+    with SimProcess("openarm", link=tmp_path / "port", options=["--classic"], deadline=300.0) as sim:
+        line = os.open(sim.port, os.O_RDWR | os.O_NOCTTY)
+        try:
+            os.write(line, b"S8\rO\r")  # as slcand does
+            fcntl.ioctl(line, set_it, struct.pack("i", line_discipline))
+            interface = fcntl.ioctl(line, get_interface, bytes(16)).split(b"\0")[0].decode()
+            subprocess.run(["ip", "link", "set", interface, "up"], check=True)
+            ours = _core.make_can_bus(_core.BusConfig(kind="socketcan", port=interface))
+            ours.open()
+            ours.transmit([_core.CanFrame(0x7FF, refresh)])
+            answer = receive(ours, 1)[0]
+            ours.close()
+            with can.Bus(interface="socketcan", channel=interface) as theirs:
+                theirs.send(can.Message(arbitration_id=0x7FF, data=refresh, is_extended_id=False))
+                message = theirs.recv(PATIENCE)
+            assert message is not None and fields(message) == fields(answer)
+            assert (answer.id, answer.data[0] & 15) == (0x14, 4)
+        finally:
+            os.close(line)
