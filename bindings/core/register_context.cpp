@@ -113,6 +113,12 @@ const char* to_name(TextEnd end) {
 }  // namespace
 
 void register_context(py::module_& m) {
+  py::class_<Timings>(m, "Timings", "How long the parts of a context's last calls took [s].")
+      .def_readonly("vision", &Timings::vision)
+      .def_readonly("prefill", &Timings::prefill)
+      .def_readonly("steps", &Timings::steps)
+      .def_readonly("decode", &Timings::decode)
+      .def_readonly("logits", &Timings::logits);
   py::class_<Context>(m, "Context", "The engine's state of one conversation.")
       .def(py::init([](const Engine& engine, std::int64_t max_tokens, const std::string& rope_layout) {
              return std::make_unique<Context>(engine.model, max_tokens, to_layout(rope_layout));
@@ -120,6 +126,7 @@ void register_context(py::module_& m) {
            py::arg("engine"), py::arg("max_tokens") = 2048, py::arg("rope_layout") = "hf")
       .def_property_readonly("length", &Context::length)
       .def_property_readonly("max_tokens", &Context::max_tokens)
+      .def_property_readonly("timings", [](const Context& self) { return self.timings(); })
       .def_property_readonly("cache_bytes", &Context::cache_bytes)
       .def("fork", &Context::fork)
       .def("prefill", &prefill, py::arg("ids"), py::arg("pixels") = Floats(0), py::arg("grids") = Integers(0),
@@ -130,7 +137,7 @@ void register_context(py::module_& m) {
            py::arg("padding_action") = py::none(), py::arg("time_scale") = py::none(),
            py::arg("time_shift") = py::none(), py::arg("trace") = false)
       .def("logits",
-           [](const Context& self) {
+           [](Context& self) {
              py::array_t<float> out(self.model().language().vocab_size());
              const std::span<float> to{out.mutable_data(), static_cast<std::size_t>(out.size())};
              py::gil_scoped_release release;
