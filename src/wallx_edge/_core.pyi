@@ -392,6 +392,7 @@ class BusConfig:
         bit_rate: int = 1_000_000,
         data_bit_rate: int = 0,
         interface: str = "",
+        record: str = "",
         byte_mailbox: ByteMailbox | None = None,
         can_mailbox: CanMailbox | None = None,
     ) -> None: ...
@@ -407,6 +408,8 @@ class BusConfig:
     def data_bit_rate(self) -> int: ...  # of CAN FD data; 0: classic CAN [bit/s]
     @property
     def interface(self) -> str: ...  # udp_multicast: network interface; replay: channel in the log
+    @property
+    def record(self) -> str: ...  # log of everything that goes over the line; empty: none
 
 class Bus:
     """A line of bytes, for set-up, measurements and tests; a robot's loop has its own."""
@@ -597,6 +600,8 @@ class Robot:
     def embodiment(self) -> Embodiment: ...  # limits narrowed to this unit's calibrated range
     @property
     def bus_descriptor(self) -> int: ...  # file descriptor of the open bus; -1: it has none
+    @property
+    def bus_trouble(self) -> str: ...  # what went wrong on its bus beyond a code; empty: nothing
     @property
     def serial(self) -> int: ...  # unique in the process
     def connect(self) -> None:

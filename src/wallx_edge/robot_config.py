@@ -36,6 +36,7 @@ class RobotConfig:
         kind = "serial"                     # or socketcan, slcan, udp_multicast, replay, pyserial, python-can, mailbox
         port = "/dev/ttyACM0"               # device, network interface, group, log file; an adapter's URL or channel
         baud_rate = 1000000                 # of a serial device [bit/s]; for CAN: bit_rate, data_bit_rate
+        record = "my_arm.log"               # log of everything that goes over the line; kind = "replay" plays it
 
         [control]
         rate_hz = 200.0                     # of the control loop [1/s]

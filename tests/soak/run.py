@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_FAULTS = 1000  # in lock-step, and again on a live arm under load
-NUM_ROWS = 30  # of the table in tests/cpp/arm/fault_outcomes.cpp, about
+NUM_ROWS = 30  # of the table in tests/cpp/arm/fault_outcomes.cpp
 NUM_FRAMES = 1_000_000  # of each codec
 NUM_HEADERS = 1_000_000  # of weight files
 SANITIZED = ("test_drivers", "test_emulator", "test_arm")
@@ -108,7 +108,7 @@ def soak_live(scale: float, seed: int) -> bool:
     return subprocess.run([*command, str(count), str(seed)], check=False).returncode == 0
 
 
-PARTS = {"codecs": soak_codecs, "files": soak_files, "threads": soak_threads, "live": soak_live}
+PARTS = {"live": soak_live, "codecs": soak_codecs, "files": soak_files, "threads": soak_threads}
 
 if __name__ == "__main__":
     sys.exit(main())

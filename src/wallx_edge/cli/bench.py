@@ -145,7 +145,8 @@ def _print_bus(console: Console, bus: dict[str, Any]) -> None:
     for name, row in sync["readers"].items():
         console.print(
             f"  {name:13s} {row['read_us']:7.0f} us a read, {row['wire_share']:.0%} of the wire's rate, "
-            f"{row['cpu_us']:6.0f} us of processor time, {row['failed']} failed"
+            f"{row['cpu_us']:6.0f} us of processor time, {row['failed']} failed",
+            soft_wrap=True,
         )
     if "cpu_ratio" in sync:
         console.print(f"  processor time: {sync['cpu_ratio']:.2f} of the Python reader's")
