@@ -79,7 +79,7 @@ def test_one_verb_imports_only_itself() -> None:
         "print(sorted(m for m in sys.modules if m.startswith(('wallx_edge.cli.', 'cv2', 'matplotlib'))))"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "['wallx_edge.cli.inspect']"
+    assert done.stdout.splitlines()[-1] == "['wallx_edge.cli.computing', 'wallx_edge.cli.inspect']"
 
 
 @pytest.mark.parametrize("verb", VERBS)
