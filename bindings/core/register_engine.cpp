@@ -142,22 +142,22 @@ void register_weights(py::module_& m) {
           },
           py::arg("directory"), py::arg("dof") = Slots{}, py::arg("agent_pos") = Slots{},
           py::arg("is_state_text") = std::nullopt, py::arg("precision") = "", py::arg("threads") = 0,
-          py::arg("cores") = std::vector<int>{}, py::arg("kernels") = "",
-          py::arg("does_observe") = false, py::call_guard<py::gil_scoped_release>())
+          py::arg("cores") = std::vector<int>{}, py::arg("kernels") = "", py::arg("does_observe") = false,
+          py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("precision", [](const Engine& e) { return e.model->precision().name; })
       .def_property_readonly("backend", [](const Engine& e) { return e.model->backend()->name(); })
-      .def_property_readonly("input_maxima",
-                             [](const Engine& e) {
-                               const auto* observed = dynamic_cast<const InputMaxima*>(e.model->backend().get());
-                               if (!observed) throw ConfigError("the engine was not loaded to observe inputs");
-                               py::dict out;
-                               for (const auto& [weight, largest] : observed->found())
-                                 if (const auto name = e.model->weights().taken().find(weight);
-                                     name != e.model->weights().taken().end())
-                                   out[py::str(name->second)] =
-                                       to_array(largest, {static_cast<py::ssize_t>(largest.size())});
-                               return out;
-                             })
+      .def_property_readonly(
+          "input_maxima",
+          [](const Engine& e) {
+            const auto* observed = dynamic_cast<const InputMaxima*>(e.model->backend().get());
+            if (!observed) throw ConfigError("the engine was not loaded to observe inputs");
+            py::dict out;
+            for (const auto& [weight, largest] : observed->found())
+              if (const auto name = e.model->weights().taken().find(weight);
+                  name != e.model->weights().taken().end())
+                out[py::str(name->second)] = to_array(largest, {static_cast<py::ssize_t>(largest.size())});
+            return out;
+          })
       .def_property_readonly("num_threads",
                              [](const Engine& e) {
                                const auto* cpu = dynamic_cast<const CpuBackend*>(e.model->backend().get());
@@ -172,8 +172,7 @@ void register_weights(py::module_& m) {
       .def_property_readonly("config", [](const Engine& e) { return e.model->config(); })
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.model->language().vocab_size(); })
       .def_property_readonly("tensor_names", [](const Engine& e) { return e.model->weights().names(); })
-      .def_property_readonly("mapped_bytes",
-                             [](const Engine& e) { return e.model->mapped_bytes(); })
+      .def_property_readonly("mapped_bytes", [](const Engine& e) { return e.model->mapped_bytes(); })
       .def_property_readonly("widened_bytes",
                              [](const Engine& e) { return e.model->weights().widened_bytes(); })
       .def(
@@ -250,7 +249,7 @@ void register_positions(py::module_& m) {
         py::array_t<float> out({x.shape(0), x.shape(1), x.shape(2)});
         std::copy_n(x.data(), x.size(), out.mutable_data());
         cpu::apply_rotary(out.mutable_data(), x.shape(0), x.shape(1) * x.shape(2), x.shape(1), x.shape(2),
-                     {cos.data(), sin.data()});
+                          {cos.data(), sin.data()});
         return out;
       },
       py::arg("x"), py::arg("cos"), py::arg("sin"));

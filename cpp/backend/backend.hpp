@@ -13,8 +13,8 @@
 
 namespace wallx {
 
-// Owned device memory. The graph computes addresses in it and never looks: only upload, download and operations
-// do.
+// Owned device memory. The graph computes addresses in it and never looks: only upload, download and
+// operations do.
 class Memory {
  public:
   Memory() = default;
@@ -43,7 +43,8 @@ class Memory {
   void (*release_)(void*, std::size_t) = nullptr;
 };
 
-// Work in order: an operation begins when those before it on the same stream have ended. One thread at a time.
+// Work in order: an operation begins when those before it on the same stream have ended. One thread at a
+// time.
 class Stream {
  public:
   virtual ~Stream() = default;
@@ -56,10 +57,11 @@ struct Linear {
   Format format = Format::f32;
   std::int64_t out = 0;
   std::int64_t in = 0;
-  const void* weight = nullptr;          // (out x in), or panels
-  const float* scale = nullptr;          // int8, w8: of each output  (padded outputs)
-  const std::int32_t* offset = nullptr;  // int8, w8: -128 times the sum of an output's weights  (padded outputs)
-  const float* bias = nullptr;           // (out, padded for panels), or null
+  const void* weight = nullptr;  // (out x in), or panels
+  const float* scale = nullptr;  // int8, w8: of each output  (padded outputs)
+  const std::int32_t* offset =
+      nullptr;                  // int8, w8: -128 times the sum of an output's weights  (padded outputs)
+  const float* bias = nullptr;  // (out, padded for panels), or null
 
   explicit operator bool() const { return weight != nullptr; }
 };
@@ -130,13 +132,15 @@ inline constexpr std::int64_t kCacheTokens = 16;
 struct EulerStep {
   std::int64_t rows = 0;
   std::int64_t dim = 0;
-  float* x = nullptr;                // rows x_stride floats apart
-  std::int64_t x_stride = 0;         // [floats]
-  float* velocity = nullptr;         // (rows x dim); becomes the velocity that x follows
-  const float* noise = nullptr;      // where x began  (rows x dim)
-  const float* mask = nullptr;       // 1: in use  (rows x dim)
-  const float* padding = nullptr;    // where dims that are not in use go: velocity = padding - noise  (dim), or null
-  bool does_predict_actions = false; // velocity comes as the clean action: (velocity - x) / max(1 - time, 0.05)
+  float* x = nullptr;            // rows x_stride floats apart
+  std::int64_t x_stride = 0;     // [floats]
+  float* velocity = nullptr;     // (rows x dim); becomes the velocity that x follows
+  const float* noise = nullptr;  // where x began  (rows x dim)
+  const float* mask = nullptr;   // 1: in use  (rows x dim)
+  const float* padding =
+      nullptr;  // where dims that are not in use go: velocity = padding - noise  (dim), or null
+  bool does_predict_actions =
+      false;  // velocity comes as the clean action: (velocity - x) / max(1 - time, 0.05)
   float time = 0;
   float dt = 0;
 };

@@ -39,11 +39,12 @@ std::int64_t num_panels(const PackSource& source) {
 
 void pack_panel(const PackSource& source, Format format, std::int64_t panel, const PackTarget& target) {
   const std::int64_t depth = round_up(source.in, kDepth);
-  thread_local std::vector<float> values;
-  values.assign(static_cast<std::size_t>(kPanel * depth), 0.0f);
+  thread_local std::vector<float> buffer;
+  buffer.assign(static_cast<std::size_t>(kPanel * depth), 0.0f);
+  float* const values = buffer.data();
   for (std::int64_t c = 0; c < kPanel; ++c) {
     const std::int64_t row = row_of(source, panel * kPanel + c);
-    if (row >= 0) source.read_row(row, values.data() + c * depth);
+    if (row >= 0) source.read_row(row, values + c * depth);
     if (target.bias)
       target.bias[panel * kPanel + c] = row >= 0 && source.read_bias ? source.read_bias(row) : 0.0f;
   }
@@ -52,8 +53,7 @@ void pack_panel(const PackSource& source, Format format, std::int64_t panel, con
     auto* out = reinterpret_cast<std::uint16_t*>(to);
     for (std::int64_t g = 0; g < depth; g += 2)
       for (std::int64_t c = 0; c < kPanel; ++c)
-        for (std::int64_t k = 0; k < 2; ++k)
-          *out++ = bf16_of(values[static_cast<std::size_t>(c * depth + g + k)]);
+        for (std::int64_t k = 0; k < 2; ++k) *out++ = bf16_of(values[c * depth + g + k]);
     return;
   }
   float inverse[kPanel];
@@ -62,7 +62,7 @@ void pack_panel(const PackSource& source, Format format, std::int64_t panel, con
     float largest = 0;
     bool is_finite = true;
     for (std::int64_t k = 0; k < depth; ++k) {
-      const float value = values[static_cast<std::size_t>(c * depth + k)];
+      const float value = values[c * depth + k];
       is_finite &= std::isfinite(value);
       largest = std::max(largest, std::abs(value));
     }
@@ -74,9 +74,10 @@ void pack_panel(const PackSource& source, Format format, std::int64_t panel, con
   for (std::int64_t g = 0; g < depth; g += 4)
     for (std::int64_t c = 0; c < kPanel; ++c)
       for (std::int64_t k = 0; k < 4; ++k) {
-        const float value =
-            inverse[c] > 0 ? values[static_cast<std::size_t>(c * depth + g + k)] * inverse[c] : 0;
-        const auto whole = static_cast<std::int32_t>(std::nearbyint(std::clamp(value, -127.0f, 127.0f)));
+        const float value = inverse[c] > 0 ? values[c * depth + g + k] * inverse[c] : 0;
+        // adding 1.5 * 2^23 leaves no fraction bits: nearest, ties to even
+        const float rounded = (std::clamp(value, -127.0f, 127.0f) + 12582912.0f) - 12582912.0f;
+        const auto whole = static_cast<std::int32_t>(rounded);
         total[c] += whole;
         *out++ = static_cast<std::int8_t>(whole);
       }

@@ -15,8 +15,8 @@ struct PackSource {
   std::int64_t out = 0;  // rows; of a gated layer those of gate, then those of up
   std::int64_t in = 0;
   bool is_gated = false;
-  std::function<void(std::int64_t row, float* to)> read_row;        // (in)
-  std::function<float(std::int64_t row)> read_bias = nullptr;       // or null
+  std::function<void(std::int64_t row, float* to)> read_row;   // (in)
+  std::function<float(std::int64_t row)> read_bias = nullptr;  // or null
 };
 
 // Where a packed layer's numbers go.
@@ -28,7 +28,8 @@ struct PackTarget {
 };
 
 std::int64_t num_panels(const PackSource& source);
-// One panel, so that threads can share them out. int8: symmetric, scale = largest magnitude of an output / 127.
+// One panel, so that threads can share them out. int8: symmetric, scale = largest magnitude of an output /
+// 127.
 void pack_panel(const PackSource& source, Format format, std::int64_t panel, const PackTarget& target);
 
 std::uint16_t bf16_of(float value);  // nearest, ties to even; NaN stays NaN

@@ -37,9 +37,7 @@ std::int64_t num_patches(const Grid& grid) { return grid[0] * grid[1] * grid[2];
 class Stopwatch {
  public:
   explicit Stopwatch(double& total) : total_(total) {}
-  ~Stopwatch() {
-    total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  }
+  ~Stopwatch() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
   Stopwatch(const Stopwatch&) = delete;
   Stopwatch& operator=(const Stopwatch&) = delete;
 
@@ -66,10 +64,7 @@ class Context::Use {
 
 Context::Context(std::shared_ptr<const WallOss> model, std::int64_t max_tokens, RopeLayout rope_layout,
                  State state)
-    : model_(std::move(model)),
-      max_tokens_(max_tokens),
-      rope_layout_(rope_layout),
-      state_(std::move(state)) {
+    : model_(std::move(model)), max_tokens_(max_tokens), rope_layout_(rope_layout), state_(std::move(state)) {
   language_.stream = vision_.stream = action_.stream = model_->backend()->make_stream();
 }
 
@@ -176,7 +171,8 @@ std::vector<std::shared_ptr<const Context::Picture>> Context::see(const Prompt& 
       patches += num_patches(picture->grid);
     }
     const Stopwatch watch(timings_.vision);
-    const Memory tokens = backend.allocate(static_cast<std::size_t>(patches / (merge * merge) * width) * sizeof(float));
+    const Memory tokens =
+        backend.allocate(static_cast<std::size_t>(patches / (merge * merge) * width) * sizeof(float));
     model_->vision().forward(first_fresh, grids, vision_, tokens.as(), trace);
     const auto* from = tokens.as<std::byte>();
     for (const auto& picture : fresh) {
@@ -287,9 +283,11 @@ void Context::fill(const Prompt& prompt, const MropePositions& positions, const 
   rest.width.assign(positions.width.begin() + first, positions.width.end());
   set_rotary(rest);
   state_.cache.append(rows);
-  model_->language().forward({.rows = rows}, language_, state_.cache, trace);
+  const bool is_last_only = trace == nullptr;
+  model_->language().forward({.rows = rows, .is_last_only = is_last_only}, language_, state_.cache, trace);
   state_.last_normed.resize(static_cast<std::size_t>(width));
-  backend.download(stream, language_.normed.as() + (rows - 1) * width, state_.last_normed.data(), row_bytes);
+  backend.download(stream, language_.normed.as() + (is_last_only ? 0 : rows - 1) * width,
+                   state_.last_normed.data(), row_bytes);
   state_.next_position = positions.next;
 }
 
@@ -409,9 +407,8 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
       first->append("inputs_embeds", backend, stream, language_.hidden.as(), horizon, width);
     }
     const float* condition = head.condition(step, action_);
-    language.forward({horizon, Expert::action, is_causal, condition}, language_, state_.cache, first);
-    if (trace && i == 1)
-      trace->append("step1.norm", backend, stream, language_.normed.as(), horizon, width);
+    language.forward({horizon, Expert::action, is_causal, false, condition}, language_, state_.cache, first);
+    if (trace && i == 1) trace->append("step1.norm", backend, stream, language_.normed.as(), horizon, width);
     head.velocity(language_.normed.as(), horizon, action_, euler.velocity);
     if (steps) record_velocity(steps->v_raw);
     euler.time = times[i];

@@ -13,7 +13,8 @@ void spread(Backend& backend, ActionWorkspace& work, const float* from, std::int
             std::int64_t stride, float* to) {
   const float* zeros = reserve(backend, work.zeros, stride - width);  // nobody writes there
   for (std::int64_t r = 0; r < rows; ++r) {
-    backend.copy(*work.stream, from + r * width, to + r * stride, static_cast<std::size_t>(width) * sizeof(float));
+    backend.copy(*work.stream, from + r * width, to + r * stride,
+                 static_cast<std::size_t>(width) * sizeof(float));
     backend.copy(*work.stream, zeros, to + r * stride + width,
                  static_cast<std::size_t>(stride - width) * sizeof(float));
   }
@@ -58,7 +59,8 @@ ActionHead::ActionHead(const ModelConfig& config, Layers& layers, std::shared_pt
   back_ = layers.linear(prefix + "action_proj_back", config.action_dim(), width_, false, kExact);
 }
 
-Rows ActionHead::rows_for(const float* x, std::int64_t rows, const Linear& layer, ActionWorkspace& work) const {
+Rows ActionHead::rows_for(const float* x, std::int64_t rows, const Linear& layer,
+                          ActionWorkspace& work) const {
   const Rows out = reserve_rows(*backend_, work.rows, row_format(layer.format), rows, layer.in);
   backend_->norm(*work.stream, x, {}, out);
   return out;
@@ -98,8 +100,8 @@ void ActionHead::prepare(std::span<const float> times, ActionWorkspace& work) co
   backend.product(*work.stream, rows_for(inner, steps, time_out_, work), time_out_, silu, condition);
 }
 
-void ActionHead::embed_actions(const float* input, std::int64_t rows, std::int64_t step, ActionWorkspace& work,
-                               float* out) const {
+void ActionHead::embed_actions(const float* input, std::int64_t rows, std::int64_t step,
+                               ActionWorkspace& work, float* out) const {
   Backend& backend = *backend_;
   float* inner = reserve(backend, work.inner, rows * width_);
   float* outer = width_ == stream_width_ ? out : reserve(backend, work.outer, rows * width_);

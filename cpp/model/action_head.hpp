@@ -21,8 +21,8 @@ class ActionHead {
  public:
   ActionHead(const ModelConfig& config, Layers& layers, std::shared_ptr<Backend> backend);
 
-  // the state token: projection of [state, mask], each on the host (state_dim)  -> on the device (hidden_size);
-  // only where there is a state token
+  // the state token: projection of [state, mask], each on the host (state_dim)  -> on the device
+  // (hidden_size); only where there is a state token
   void embed_state(std::span<const float> state, std::span<const float> mask, ActionWorkspace& work,
                    float* out) const;
 
@@ -34,8 +34,8 @@ class ActionHead {
   // input (rows x input_width) -> (rows x width of the action expert), both on the device
   void embed_actions(const float* input, std::int64_t rows, std::int64_t step, ActionWorkspace& work,
                      float* out) const;
-  // what adaptive norms follow at the point of time of a step: silu(time_mlp_out(silu(time_mlp_in(time)))), on
-  // the device (condition_width); null without them
+  // what adaptive norms follow at the point of time of a step: silu(time_mlp_out(silu(time_mlp_in(time)))),
+  // on the device (condition_width); null without them
   const float* condition(std::int64_t step, const ActionWorkspace& work) const;
   // velocity from the final norm of the action tokens, its first action_width columns
   // (rows x width of the action expert) -> (rows x action_dim), both on the device

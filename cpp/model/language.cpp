@@ -28,8 +28,8 @@ class Loader {
       }
       const std::string moe = prefix + "moe.experts." + std::to_string(e) + ".";
       const std::int64_t width = config_.expert_widths[e], size = config_.expert_sizes[e];
-      layer.gate_up = layers_.gated(moe + "gate_up_proj", moe + "gate_proj", moe + "up_proj", size, size, width,
-                                    false, format);
+      layer.gate_up = layers_.gated(moe + "gate_up_proj", moe + "gate_proj", moe + "up_proj", size, size,
+                                    width, false, format);
       layer.down = layers_.linear(moe + "down_proj", width, size, false, format);
     }
     const std::array<LearnedNorm, 2> input = norms(prefix + "input_layernorm"),
@@ -92,8 +92,8 @@ Language::Language(const ModelConfig& config, Layers& layers, std::shared_ptr<Ba
   // vocab_size in a published config.json is nominal; the table itself says how many tokens there are
   const TensorEntry& table = layers.weights().entry(name);
   if (table.shape.size() != 2 || table.shape[0] < 1)
-    throw CheckpointError("tensor " + name + ": expected shape [tokens, " + std::to_string(width) + "], found " +
-                          to_string(table.shape));
+    throw CheckpointError("tensor " + name + ": expected shape [tokens, " + std::to_string(width) +
+                          "], found " + to_string(table.shape));
   vocab_ = table.shape[0];
   table_ = layers.table(name, {vocab_, width});
   Loader loader(config, layers);
@@ -118,7 +118,8 @@ void Language::reserve(LanguageWorkspace& work, std::int64_t rows) const {
   wallx::reserve(backend, work.modulation, 3 * width(Expert::action));
 }
 
-void Language::set_rotary(LanguageWorkspace& work, std::span<const float> cos, std::span<const float> sin) const {
+void Language::set_rotary(LanguageWorkspace& work, std::span<const float> cos,
+                          std::span<const float> sin) const {
   const auto count = static_cast<std::int64_t>(cos.size());
   backend_->upload(*work.stream, cos.data(), wallx::reserve(*backend_, work.cos, count), cos.size_bytes());
   backend_->upload(*work.stream, sin.data(), wallx::reserve(*backend_, work.sin, count), sin.size_bytes());
@@ -162,16 +163,18 @@ void Language::add_branch(const Rows& from, const Linear& layer, const LearnedNo
 void Language::forward(const Pass& pass, LanguageWorkspace& work, KvCache& cache, Trace* trace) const {
   Backend& backend = *backend_;
   Stream& stream = *work.stream;
-  const std::int64_t rows = pass.rows, dim = config_.head_dim, columns = width(pass.expert);
+  Pass now = pass;
+  std::int64_t rows = pass.rows;
+  const std::int64_t dim = config_.head_dim, columns = width(pass.expert);
   const std::int64_t q_width = config_.num_heads * dim;
   const std::int64_t qkv_width = q_width + 2 * config_.num_kv_heads * dim;
   const auto expert = static_cast<std::size_t>(pass.expert);
   float* qkv = work.qkv.as();
   const Rotary rotary{work.cos.as(), work.sin.as()};
-  const AttentionShape attention{rows, config_.num_heads, config_.num_kv_heads, dim};
+  AttentionShape attention{rows, config_.num_heads, config_.num_kv_heads, dim};
   const auto trace_norm = [&](const std::string& name, const LearnedNorm& learned) {
     if (!trace) return;
-    const Rows normed = norm(learned, pass, Format::f32, work);
+    const Rows normed = norm(learned, now, Format::f32, work);
     trace->append(name, backend, stream, static_cast<const float*>(normed.data), rows, columns);
   };
 
@@ -181,7 +184,7 @@ void Language::forward(const Pass& pass, LanguageWorkspace& work, KvCache& cache
     const std::string name = trace ? "layers." + std::to_string(i) : std::string();
 
     trace_norm(name + ".input_layernorm", layer.input_norm);
-    const Rows normed = norm(layer.input_norm, pass, layer.qkv.front().format, work);
+    const Rows normed = norm(layer.input_norm, now, layer.qkv.front().format, work);
     float* to = qkv;
     for (const Linear& part : layer.qkv) {
       backend.product(stream, normed, part, {}, to, qkv_width);
@@ -190,21 +193,29 @@ void Language::forward(const Pass& pass, LanguageWorkspace& work, KvCache& cache
     backend.rotate_and_cache(stream, qkv, attention, rotary, cache.format(), cache.place_of_last(rows),
                              cache.last_block(at));
     cache.segments(at, work.segments);
+    if (pass.is_last_only && i + 1 == layers_.size()) {
+      // of the others nothing is needed but the keys and values that they have left
+      qkv += (rows - 1) * qkv_width;
+      backend.copy(stream, work.hidden.as() + (rows - 1) * columns, work.hidden.as(),
+                   static_cast<std::size_t>(columns) * sizeof(float));
+      now.rows = attention.rows = rows = 1;
+    }
     const Rows attended = reserve_rows(backend, work.rows, row_format(layer.o.format), rows, q_width);
     backend.cache_attention(stream, qkv, attention, pass.is_causal, cache.format(), work.segments, attended);
-    add_branch(attended, layer.o, layer.input_norm, pass, name + ".self_attn", work, trace);
+    add_branch(attended, layer.o, layer.input_norm, now, name + ".self_attn", work, trace);
 
     trace_norm(name + ".post_attention_layernorm", layer.post_attention_norm);
-    const Rows before = norm(layer.post_attention_norm, pass, layer.gate_up.gate.format, work);
+    const Rows before = norm(layer.post_attention_norm, now, layer.gate_up.gate.format, work);
     const Rows gated =
         reserve_rows(backend, work.gated, row_format(layer.down.format), rows, layer.gate_up.out);
     backend.gated_product(stream, before, layer.gate_up, gated);
-    add_branch(gated, layer.down, layer.post_attention_norm, pass, name + ".moe", work, trace);
+    add_branch(gated, layer.down, layer.post_attention_norm, now, name + ".moe", work, trace);
     if (trace) trace->append(name, backend, stream, work.hidden.as(), rows, columns);
   }
   const LearnedNorm& last = final_norms_[expert];
-  const Rows normed = norm(last, pass, Format::f32, work);
-  backend.copy(stream, normed.data, work.normed.as(), static_cast<std::size_t>(rows * columns) * sizeof(float));
+  const Rows normed = norm(last, now, Format::f32, work);
+  backend.copy(stream, normed.data, work.normed.as(),
+               static_cast<std::size_t>(rows * columns) * sizeof(float));
   if (trace) trace->append("norm", backend, stream, work.normed.as(), rows, columns);
 }
 

@@ -33,7 +33,8 @@ void run_job(const PackJob& job, const PackTarget& target) {
   };
   std::vector<std::thread> helpers;
   // starting a thread costs as much as packing some hundred thousand weights
-  const std::int64_t most = std::min<std::int64_t>(std::thread::hardware_concurrency(), job.panels_bytes() >> 18);
+  const std::int64_t most =
+      std::min<std::int64_t>(std::thread::hardware_concurrency(), job.panels_bytes() >> 18);
   for (std::int64_t i = 1; i < most; ++i) helpers.emplace_back(work);
   work();
   for (std::thread& helper : helpers) helper.join();
@@ -74,8 +75,8 @@ const float* Layers::vector(const std::string& name, const Shape& shape) {
 const void* Layers::map(const std::string& name, Dtype dtype, const Shape& shape) {
   const TensorEntry& entry = weights_.entry(name);
   if (entry.dtype != dtype || entry.shape != shape)
-    throw CheckpointError("tensor " + name + ": expected " + to_string(dtype) + " " + to_string(shape) + ", found " +
-                          to_string(entry.dtype) + " " + to_string(entry.shape));
+    throw CheckpointError("tensor " + name + ": expected " + to_string(dtype) + " " + to_string(shape) +
+                          ", found " + to_string(entry.dtype) + " " + to_string(entry.shape));
   weights_.skip(name);
   if (reinterpret_cast<std::uintptr_t>(entry.data) % kAlignment == 0) {
     mapped_bytes_ += entry.num_bytes;
@@ -108,7 +109,9 @@ Linear Layers::map(const std::string& name, std::int64_t out, std::int64_t in, b
 
 Linear Layers::pack(const std::string& name, const std::vector<Part>& parts, std::int64_t in, bool is_gated,
                     Format format) {
-  const auto matches = [&](const std::string& pattern) { return fnmatch(pattern.c_str(), name.c_str(), 0) == 0; };
+  const auto matches = [&](const std::string& pattern) {
+    return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+  };
   if (plan_ && has_scale(format) && std::ranges::any_of(plan_->wide, matches)) format = Format::bf16;
   PackJob job;
   job.name = name;
@@ -235,9 +238,9 @@ Linear Layers::columns(const std::string& prefix, std::int64_t out, std::int64_t
   return layer;
 }
 
-std::vector<Linear> Layers::stacked(const std::string& stacked,
-                                    const std::vector<std::pair<std::string, std::int64_t>>& prefixes_and_outs,
-                                    std::int64_t in, bool has_bias, Format format) {
+std::vector<Linear> Layers::stacked(
+    const std::string& stacked, const std::vector<std::pair<std::string, std::int64_t>>& prefixes_and_outs,
+    std::int64_t in, bool has_bias, Format format) {
   std::int64_t rows = 0;
   for (const auto& [prefix, out] : prefixes_and_outs) rows += out;
   if (format != Format::f32) {
@@ -268,7 +271,8 @@ std::vector<Linear> Layers::stacked(const std::string& stacked,
 }
 
 GatedLinear Layers::gated(const std::string& stacked, const std::string& gate, const std::string& up,
-                          std::int64_t rows, std::int64_t out, std::int64_t in, bool has_bias, Format format) {
+                          std::int64_t rows, std::int64_t out, std::int64_t in, bool has_bias,
+                          Format format) {
   GatedLinear layer;
   layer.out = out;
   if (format == Format::f32) {
@@ -324,7 +328,8 @@ const void* Layers::table(const std::string& name, const Shape& shape) {
                    bf16_of);
     backend_.upload(*stream, rounded.data(), memory_.back().as<std::uint16_t>() + begin, (end - begin) * 2);
     backend_.synchronize(*stream);
-    SafetensorsFile::drop_pages(entry->data + begin * size_of(entry->dtype), (end - begin) * size_of(entry->dtype));
+    SafetensorsFile::drop_pages(entry->data + begin * size_of(entry->dtype),
+                                (end - begin) * size_of(entry->dtype));
   }
   packed_bytes_ += count * 2;
   return memory_.back().as<void>();

@@ -1,5 +1,5 @@
-// Layers: the network's layers in the formats that are asked for: mapped where the file has them so, else packed.
-// SPDX-License-Identifier: Apache-2.0
+// Layers: the network's layers in the formats that are asked for: mapped where the file has them so, else
+// packed. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
@@ -52,8 +52,8 @@ class Layers {
   // Columns [first, first + in) of PREFIX.weight (out x columns), without a bias.
   Linear columns(const std::string& prefix, std::int64_t out, std::int64_t columns, std::int64_t first,
                  std::int64_t in, Format format);
-  // Layers of one input, each under its own name, or their rows one after the other under `stacked`. Fp32: one
-  // for each; packed: one with all outputs in this order.
+  // Layers of one input, each under its own name, or their rows one after the other under `stacked`. Fp32:
+  // one for each; packed: one with all outputs in this order.
   std::vector<Linear> stacked(const std::string& stacked,
                               const std::vector<std::pair<std::string, std::int64_t>>& prefixes_and_outs,
                               std::int64_t in, bool has_bias, Format format);
@@ -66,7 +66,9 @@ class Layers {
   Linear tied_head(const std::string& table_name, const Shape& shape, const void* table);
 
   std::size_t packed_bytes() const { return packed_bytes_; }
-  std::size_t mapped_bytes() const { return mapped_bytes_; }  // of packed layers and tables that the file has so
+  std::size_t mapped_bytes() const {
+    return mapped_bytes_;
+  }  // of packed layers and tables that the file has so
 
  private:
   // some rows of a tensor, and some of their columns

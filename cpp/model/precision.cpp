@@ -10,12 +10,9 @@ namespace {
 using enum Format;
 // name, vision, attention, feed_forward, head, edge, cache
 const Precision kPrecisions[] = {
-    {"fp32", f32, f32, f32, f32, f32, f32},
-    {"bf16", bf16, bf16, bf16, bf16, bf16, bf16},
-    {"fp16", bf16, bf16, bf16, bf16, bf16, bf16},
-    {"int8", int8, int8, int8, int8, bf16, bf16},
-    {"mixed", bf16, bf16, int8, int8, bf16, bf16},
-    {"w8", w8, w8, w8, w8, bf16, bf16},
+    {"fp32", f32, f32, f32, f32, f32, f32},        {"bf16", bf16, bf16, bf16, bf16, bf16, bf16},
+    {"fp16", bf16, bf16, bf16, bf16, bf16, bf16},  {"int8", int8, int8, int8, int8, bf16, bf16},
+    {"mixed", bf16, bf16, int8, int8, bf16, bf16}, {"w8", w8, w8, w8, w8, bf16, bf16},
 };
 
 }  // namespace

@@ -79,7 +79,8 @@ void Vision::forward(const float* pixels, std::span<const Grid> grids, VisionWor
       pictures.push_back(pictures.back() + static_cast<std::int32_t>(rows * columns));
   const std::int64_t patches = pictures.back();
   const WindowOrder windows = window_order(grids, config_);
-  const auto record = [&](const std::string& name, const float* data, std::int64_t rows, std::int64_t columns) {
+  const auto record = [&](const std::string& name, const float* data, std::int64_t rows,
+                          std::int64_t columns) {
     if (trace) trace->append(name, backend, stream, data, rows, columns);
   };
   // x as rows for a product with `layer`
@@ -125,7 +126,8 @@ void Vision::forward(const float* pixels, std::span<const Grid> grids, VisionWor
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const VisionBlock& block = blocks_[i];
     const std::string name = "vision.blocks." + std::to_string(i);
-    backend.product(stream, as_rows(hidden, patches, {Norm::Kind::rms, block.norm1, nullptr, kEps}, block.qkv),
+    backend.product(stream,
+                    as_rows(hidden, patches, {Norm::Kind::rms, block.norm1, nullptr, kEps}, block.qkv),
                     block.qkv, {}, qkv);
     const std::vector<std::int32_t>& segments = block.is_full_attention ? pictures : windows.offsets;
     const Rows attended = reserve_rows(backend, work.rows, row_format(block.proj.format), patches, width);

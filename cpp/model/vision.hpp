@@ -12,7 +12,6 @@
 #include "model/positions.hpp"
 #include "model/trace.hpp"
 
-
 namespace wallx {
 
 struct VisionBlock {

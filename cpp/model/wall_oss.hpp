@@ -24,8 +24,8 @@ struct LoadOptions {
 class WallOss {
  public:
   // Loads a checkpoint folder; slots and state as for ModelConfig::load. Throws CheckpointError naming what
-  // is missing, surplus or wrong; ConfigError: impossible slots, an unknown precision, or another one than the
-  // folder is packed in.
+  // is missing, surplus or wrong; ConfigError: impossible slots, an unknown precision, or another one than
+  // the folder is packed in.
   static std::shared_ptr<const WallOss> load(const std::string& directory, const Slots& dof = {},
                                              const Slots& agent_pos = {},
                                              std::optional<bool> is_state_text = {},

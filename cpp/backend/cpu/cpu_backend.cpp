@@ -121,7 +121,7 @@ void CpuBackend::multiply(const Rows& x, const Linear& layer, std::int64_t num_p
   // The next panels come from memory while these are computed, a share of them with every tile. A single row
   // is done before they could come; there the processor's own prefetch does better.
   const int lines = x.count <= 4 || is_wide ? 0 : static_cast<int>((8 + num_tiles - 1) / num_tiles);
-  Claims claims(num_pairs, std::max<std::int64_t>(1, num_pairs / (num_threads() * 8)));
+  Shares shares(num_pairs, num_threads());
   auto share = [&](int thread) {
     alignas(64) float sums[kMaxTileRows * 2 * kPanel];
     thread_local std::vector<std::byte> wide_buffer;
@@ -132,36 +132,29 @@ void CpuBackend::multiply(const Rows& x, const Linear& layer, std::int64_t num_p
       wide = reinterpret_cast<std::byte*>(
           round_up(static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(wide_buffer.data())), 64));
     }
-    std::int64_t begin = 0, end = 0, next_begin = 0, next_end = 0;
-    bool has_more = claims.next(begin, end);
-    while (has_more) {
-      has_more = claims.next(next_begin, next_end);
-      for (std::int64_t pair = begin; pair < end; ++pair) {
-        Tile tile;
-        tile.first = weights + pair * pair_bytes;
-        tile.stride = x.stride;
-        tile.groups = groups;
-        tile.offset = layer.offset ? layer.offset + pair * 2 * kPanel : nullptr;
-        tile.sums = sums;
-        tile.lines = lines;
-        const std::int64_t then = pair + 1 < end ? pair + 1 : has_more ? next_begin : pair;
-        const std::byte* next = weights + then * pair_bytes;
-        if (is_wide) {
-          widen_panels(tile.first, panel_bytes(Format::int8, layer.in) / 64, wide);
-          tile.first = wide;
-        }
-        tile.second = tile.first + groups * 64;
-        for (std::int64_t t = 0; t < num_tiles; ++t) {
-          const std::int64_t row = x.count * t / num_tiles;
-          const int rows = static_cast<int>(x.count * (t + 1) / num_tiles - row);
-          tile.rows = static_cast<const std::byte*>(x.data) + row * x.stride;
-          tile.next = next + t * lines * (groups / 4) * 64;
-          kernels[rows](tile);
-          finish(sums, row, rows, pair, thread);
-        }
+    std::int64_t pair = 0;
+    while (shares.next(thread, pair)) {
+      Tile tile;
+      tile.first = weights + pair * pair_bytes;
+      tile.stride = x.stride;
+      tile.groups = groups;
+      tile.offset = layer.offset ? layer.offset + pair * 2 * kPanel : nullptr;
+      tile.sums = sums;
+      tile.lines = lines;
+      const std::byte* next = weights + (pair + 1 < num_pairs ? pair + 1 : pair) * pair_bytes;
+      if (is_wide) {
+        widen_panels(tile.first, panel_bytes(Format::int8, layer.in) / 64, wide);
+        tile.first = wide;
       }
-      begin = next_begin;
-      end = next_end;
+      tile.second = tile.first + groups * 64;
+      for (std::int64_t t = 0; t < num_tiles; ++t) {
+        const std::int64_t row = x.count * t / num_tiles;
+        const int rows = static_cast<int>(x.count * (t + 1) / num_tiles - row);
+        tile.rows = static_cast<const std::byte*>(x.data) + row * x.stride;
+        tile.next = next + t * lines * (groups / 4) * 64;
+        kernels[rows](tile);
+        finish(sums, row, rows, pair, thread);
+      }
     }
   };
   pool_.run(share);
@@ -239,9 +232,9 @@ void CpuBackend::gated_product(Stream& stream, const Rows& x, const GatedLinear&
 std::size_t CpuBackend::cache_bytes(Format format, std::int64_t num_kv_heads, std::int64_t head_dim,
                                     std::int64_t capacity) const {
   return static_cast<std::size_t>(
-      num_kv_heads * (format == Format::f32 ? 2 * capacity * head_dim * 4
-                                            : packed_keys_bytes(head_dim, capacity) +
-                                                  packed_values_bytes(head_dim, capacity)));
+      num_kv_heads * (format == Format::f32
+                          ? 2 * capacity * head_dim * 4
+                          : packed_keys_bytes(head_dim, capacity) + packed_values_bytes(head_dim, capacity)));
 }
 
 void CpuBackend::rotate_and_cache(Stream&, float* qkv, const AttentionShape& shape, const Rotary& rotary,
@@ -252,24 +245,31 @@ void CpuBackend::rotate_and_cache(Stream&, float* qkv, const AttentionShape& sha
   // rows by two: two tokens share the words that hold their values
   pool_.for_each((position + shape.rows + 1) / 2 - position / 2, 8, [&](std::int64_t pair) {
     const std::int64_t first = (position / 2 + pair) * 2;
-    for (std::int64_t at = std::max(first, position); at < std::min(first + 2, position + shape.rows); ++at) {
-      const std::int64_t r = at - position;
+    const float* values[2] = {};
+    for (int i = 0; i < 2; ++i) {
+      const std::int64_t at = first + i, r = at - position;
+      if (r < 0 || r >= shape.rows) continue;
       float* row = qkv + r * stride;
+      values[i] = row + heads * dim;
       apply_rotary(row, 1, stride, heads, dim, {rotary.cos + r * dim, rotary.sin + r * dim});
       for (std::int64_t h = 0; h < shape.num_kv_heads; ++h)
-        write_token(packed_head(segment, dim, h), at, dim, row + (shape.num_heads + h) * dim,
-                    row + (heads + h) * dim);
+        write_key(packed_head(segment, dim, h), at, dim, row + (shape.num_heads + h) * dim);
     }
+    for (std::int64_t h = 0; h < shape.num_kv_heads; ++h)
+      write_values(packed_head(segment, dim, h), first, dim, values[0] ? values[0] + h * dim : nullptr,
+                   values[1] ? values[1] + h * dim : nullptr);
   });
   for (std::int64_t h = 0; h < shape.num_kv_heads; ++h)
     clear_values(packed_head(segment, dim, h), position + shape.rows, dim);
 }
 
-void CpuBackend::cache_attention(Stream& stream, const float* qkv, const AttentionShape& shape, bool is_causal,
-                                 Format cache, std::span<const CacheSegment> segments, const Rows& y) {
+void CpuBackend::cache_attention(Stream& stream, const float* qkv, const AttentionShape& shape,
+                                 bool is_causal, Format cache, std::span<const CacheSegment> segments,
+                                 const Rows& y) {
   auto& work = static_cast<CpuStream&>(stream);
   const std::int64_t dim = shape.head_dim, width = shape.num_heads * dim;
-  float* values = y.format == Format::f32 ? static_cast<float*>(y.data) : sized(work.values, shape.rows * width);
+  float* values =
+      y.format == Format::f32 ? static_cast<float*>(y.data) : sized(work.values, shape.rows * width);
   if (cache == Format::f32) {
     pool_.for_each(shape.num_heads, 1, [&](std::int64_t head) {
       cpu::cache_attention(qkv, shape, is_causal, segments, head, values);
@@ -301,15 +301,18 @@ void CpuBackend::cache_attention(Stream& stream, const float* qkv, const Attenti
   if (y.format != Format::f32) to_rows(values, y, nullptr);
 }
 
-void CpuBackend::window_attention(Stream& stream, float* qkv, const AttentionShape& shape, const Rotary& rotary,
-                                  Format format, std::span<const std::int32_t> offsets, const Rows& y) {
+void CpuBackend::window_attention(Stream& stream, float* qkv, const AttentionShape& shape,
+                                  const Rotary& rotary, Format format, std::span<const std::int32_t> offsets,
+                                  const Rows& y) {
   auto& work = static_cast<CpuStream&>(stream);
   const std::int64_t dim = shape.head_dim, heads = shape.num_heads, width = heads * dim;
-  float* values = y.format == Format::f32 ? static_cast<float*>(y.data) : sized(work.values, shape.rows * width);
+  float* values =
+      y.format == Format::f32 ? static_cast<float*>(y.data) : sized(work.values, shape.rows * width);
   const auto windows = static_cast<std::int64_t>(offsets.size()) - 1;
   if (format == Format::f32) {
     pool_.for_each(shape.rows, run_length(shape.rows, num_threads()), [&](std::int64_t r) {
-      apply_rotary(qkv + r * 3 * width, 1, 3 * width, 2 * heads, dim, {rotary.cos + r * dim, rotary.sin + r * dim});
+      apply_rotary(qkv + r * 3 * width, 1, 3 * width, 2 * heads, dim,
+                   {rotary.cos + r * dim, rotary.sin + r * dim});
     });
     pool_.for_each(windows * heads, 1, [&](std::int64_t item) {
       const auto window = static_cast<std::size_t>(item / heads);
@@ -334,7 +337,8 @@ void CpuBackend::window_attention(Stream& stream, float* qkv, const AttentionSha
         const float *cos = rotary.cos + row * dim, *sin = rotary.sin + row * dim;
         rotate_head(q, dim, cos, sin, turned + i * dim);
         rotate_head(q + width, dim, cos, sin, turned + length * dim);
-        write_token(part, i, dim, turned + length * dim, q + 2 * width);
+        write_key(part, i, dim, turned + length * dim);
+        if (i % 2 == 0) write_values(part, i, dim, q + 2 * width, i + 1 < length ? q + 5 * width : nullptr);
       }
       const std::int64_t num_tiles = (length + kernels_.max_rows - 1) / kernels_.max_rows;
       for (std::int64_t t = 0; t < num_tiles; ++t) {

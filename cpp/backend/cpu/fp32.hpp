@@ -1,5 +1,5 @@
-// Fp32: products, norms and attention in fp32, the same to the bit however rows, columns and heads are shared out.
-// SPDX-License-Identifier: Apache-2.0
+// Fp32: products, norms and attention in fp32, the same to the bit however rows, columns and heads are shared
+// out. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
@@ -45,7 +45,8 @@ void rotate_and_cache(float* qkv, const AttentionShape& shape, const Rotary& rot
 // query rows that scores are held for at a time
 inline constexpr std::int64_t kAttentionRows = 16;
 
-// one head of Backend::cache_attention; y (rows x num_heads * head_dim). Where the segments part changes no bit.
+// one head of Backend::cache_attention; y (rows x num_heads * head_dim). Where the segments part changes no
+// bit.
 void cache_attention(const float* qkv, const AttentionShape& shape, bool is_causal,
                      std::span<const CacheSegment> segments, std::int64_t head, float* y);
 // one head of one window of Backend::window_attention, rotated already

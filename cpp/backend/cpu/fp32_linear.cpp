@@ -130,7 +130,8 @@ void normalize(const float* x, std::int64_t rows, std::int64_t width, const Norm
     if (norm.kind == Norm::Kind::rms) {
       for (std::int64_t i = 0; i < width; ++i) y[i] = x[i] * scale * weight[i];
     } else {
-      for (std::int64_t i = 0; i < width; ++i) y[i] = x[i] * scale * (1.0f + scale_by[i]) + scale_by[width + i];
+      for (std::int64_t i = 0; i < width; ++i)
+        y[i] = x[i] * scale * (1.0f + scale_by[i]) + scale_by[width + i];
     }
   }
 }

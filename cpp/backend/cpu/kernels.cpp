@@ -36,8 +36,8 @@ bool can_run(const Kernels* kernels) {
 std::span<const Kernels* const> available_kernels() {
   static const std::vector<const Kernels*> all = [] {
     std::vector<const Kernels*> found;
-    for (const Kernels* kernels : {kAvx512Kernels, kAvxVnniKernels, kAvx2Kernels, kArmI8mmKernels,
-                                   kArmDotprodKernels, kPlainKernels})
+    for (const Kernels* kernels :
+         {kAvx512Kernels, kAvxVnniKernels, kAvx2Kernels, kArmI8mmKernels, kArmDotprodKernels, kPlainKernels})
       if (can_run(kernels)) found.push_back(kernels);
     return found;
   }();

@@ -19,8 +19,8 @@ struct Madd {
   }
 };
 
-constexpr Kernels kKernels{"avx2", Madd::kHasOffset, false, kRows, kInt8Tiles<Madd>.data(),
-                           kBf16Tiles.data()};
+constexpr Kernels kKernels{"avx2", Madd::kHasOffset,        false,
+                           kRows,  kInt8Tiles<Madd>.data(), kBf16Tiles.data()};
 
 }  // namespace
 

@@ -16,8 +16,8 @@ struct Vnni {
   static __m256i add(__m256i sum, __m256i x, __m256i w) { return _mm256_dpbusd_avx_epi32(sum, x, w); }
 };
 
-constexpr Kernels kKernels{"avx-vnni", Vnni::kHasOffset, false, kRows, kInt8Tiles<Vnni>.data(),
-                           kBf16Tiles.data()};
+constexpr Kernels kKernels{"avx-vnni", Vnni::kHasOffset,        false,
+                           kRows,      kInt8Tiles<Vnni>.data(), kBf16Tiles.data()};
 
 }  // namespace
 

@@ -23,14 +23,8 @@ T* aligned(std::vector<T>& buffer, std::int64_t size) {
   return reinterpret_cast<T*>((at + 63) / 64 * 64);
 }
 
-std::uint16_t bf16_of(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return static_cast<std::uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-}
-
-// weights of one query over a part: exp(scale (score - largest)) as bf16, zeros from `seen` to `padded`; returns
-// their sum. Scores stand in blocks of `block` floats, 2 kPanel a query.
+// weights of one query over a part: exp(scale (score - largest)) as bf16, zeros from `seen` to `padded`;
+// returns their sum. Scores stand in blocks of `block` floats, 2 kPanel a query.
 WALLX_CLONES float exponentials(const float* scores, std::int64_t block, std::int64_t seen,
                                 std::int64_t padded, float scale, float largest, std::uint16_t* weights) {
   Lanes total{};
@@ -42,9 +36,9 @@ WALLX_CLONES float exponentials(const float* scores, std::int64_t block, std::in
     if (seen - t < kLanes)
       for (std::int64_t i = std::max<std::int64_t>(0, seen - t); i < kLanes; ++i) v[i] = 0;
     total += v;
-    float values[kLanes];
-    store(v, values);
-    to_bf16(values, kLanes, kLanes, weights + t);
+    HalfLanes rounded;
+    round_bf16(v, rounded);
+    std::memcpy(weights + t, &rounded, sizeof rounded);
   }
   return sum(total);
 }
@@ -64,16 +58,18 @@ WALLX_CLONES float largest_score(const float* scores, std::int64_t block, std::i
   return std::max(rest, *std::max_element(values, values + kLanes));
 }
 
-WALLX_CLONES void add_columns(const float* sums, std::int64_t width, float factor, float* y) {
-  std::int64_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) {
-    Lanes v, other;
-    load(sums + i, v);
-    load(y + i, other);
-    v = other + v * factor;
-    store(v, y + i);
-  }
-  for (; i < width; ++i) y[i] += sums[i] * factor;
+// outputs[r][first, first + width) += factors[r] * sums[r]                        (rows x 2 kPanel)
+WALLX_CLONES void add_tile(const float* sums, int rows, std::int64_t first, std::int64_t width,
+                           const float* factors, float* const* outputs) {
+  for (int r = 0; r < rows; ++r)
+    for (std::int64_t i = 0; i < width; i += kLanes) {
+      float* y = outputs[r] + first + i;
+      Lanes v, other;
+      load(sums + r * kPairs + i, v);
+      load_up_to(y, width - i, other);
+      v = other + v * factors[r];
+      store_up_to(v, width - i, y);
+    }
 }
 
 }  // namespace
@@ -93,15 +89,38 @@ PackedHead packed_head(const CacheSegment& segment, std::int64_t head_dim, std::
   return {data, data + keys, segment.capacity, segment.length};
 }
 
-void write_token(const PackedHead& head, std::int64_t at, std::int64_t head_dim, const float* key,
-                 const float* value) {
-  auto* panel = reinterpret_cast<std::uint16_t*>(head.keys + at / kPanel * panel_bytes(Format::bf16, head_dim));
-  for (std::int64_t d = 0; d < head_dim; ++d)
-    panel[(d / 2 * kPanel + at % kPanel) * 2 + d % 2] = bf16_of(key[d]);
+void write_key(const PackedHead& head, std::int64_t at, std::int64_t head_dim, const float* key) {
+  constexpr std::int64_t kMost = 512;
+  alignas(64) std::uint16_t rounded[kMost];
+  std::byte* panel = head.keys + at / kPanel * panel_bytes(Format::bf16, head_dim) + at % kPanel * 4;
+  for (std::int64_t first = 0; first < head_dim; first += kMost) {
+    const std::int64_t count = std::min(kMost, head_dim - first), padded = round_up(count, kDepth);
+    to_bf16(key + first, count, padded, rounded);
+    for (std::int64_t d = 0; d < padded; d += 2)
+      std::memcpy(panel + (first + d) / 2 * kPanel * 4, rounded + d, 4);
+  }
+}
+
+WALLX_CLONES void write_values(const PackedHead& head, std::int64_t at, std::int64_t head_dim,
+                               const float* even, const float* odd) {
   const std::int64_t stride = panel_bytes(Format::bf16, head.capacity);
-  for (std::int64_t d = 0; d < head_dim; ++d) {
-    auto* values = reinterpret_cast<std::uint16_t*>(head.values + d / kPanel * stride);
-    values[(at / 2 * kPanel + d % kPanel) * 2 + at % 2] = bf16_of(value[d]);
+  for (std::int64_t d = 0; d < head_dim; d += kPanel) {
+    std::byte* to = head.values + d / kPanel * stride + at / 2 * kPanel * 4;
+    WordLanes words;  // two tokens of each dim
+    std::memcpy(&words, to, sizeof words);
+    Lanes v;
+    HalfLanes rounded;
+    if (even) {
+      load_up_to(even + d, head_dim - d, v);
+      round_bf16(v, rounded);
+      words = (words & 0xFFFF0000u) | __builtin_convertvector(rounded, WordLanes);
+    }
+    if (odd) {
+      load_up_to(odd + d, head_dim - d, v);
+      round_bf16(v, rounded);
+      words = (words & 0xFFFFu) | __builtin_convertvector(rounded, WordLanes) << 16;
+    }
+    std::memcpy(to, &words, sizeof words);
   }
 }
 
@@ -201,8 +220,7 @@ void attend(const Kernels& kernels, const QueryTile& tile, std::int64_t head_dim
       product.first = part.values + d / kPanel * value_panel;
       product.second = d + kPanel < head_dim ? product.first + value_panel : product.first;
       kernels.bf16_tiles[rows](product);
-      for (int r = 0; r < rows; ++r)
-        add_columns(sums + r * kPairs, std::min(kPairs, head_dim - d), inverse[r], tile.outputs[r] + d);
+      add_tile(sums, rows, d, std::min(kPairs, head_dim - d), inverse, tile.outputs);
     }
     weight += round_up(part.length, kPanel);
     first += part.length;

@@ -24,21 +24,23 @@ std::int64_t packed_keys_bytes(std::int64_t head_dim, std::int64_t capacity);
 std::int64_t packed_values_bytes(std::int64_t head_dim, std::int64_t capacity);
 PackedHead packed_head(const CacheSegment& segment, std::int64_t head_dim, std::int64_t head);
 
-// token `at` of the head; key and value (head_dim)
-void write_token(const PackedHead& head, std::int64_t at, std::int64_t head_dim, const float* key,
-                 const float* value);
-// Values of the tokens from `begin` to the end of their panel become zeros: forgotten ones may be infinite, and no
-// weight of zero would hide that.
+// the key of token `at`                                                          (head_dim)
+void write_key(const PackedHead& head, std::int64_t at, std::int64_t head_dim, const float* key);
+// the values of tokens `at`, which is even, and `at` + 1; what is null stays       (head_dim) each
+void write_values(const PackedHead& head, std::int64_t at, std::int64_t head_dim, const float* even,
+                  const float* odd);
+// Values of the tokens from `begin` to the end of their panel become zeros: forgotten ones may be infinite,
+// and no weight of zero would hide that.
 void clear_values(const PackedHead& head, std::int64_t begin, std::int64_t head_dim);
 // out = the head's vector rotated                                                (head_dim)
 void rotate_head(const float* head, std::int64_t head_dim, const float* cos, const float* sin, float* out);
 
 // queries that are computed together
 struct QueryTile {
-  int rows = 0;                                 // at most kMaxTileRows
-  const float* queries[kMaxTileRows] = {};      // each (head_dim)
-  float* outputs[kMaxTileRows] = {};            // each (head_dim)
-  std::int64_t visible[kMaxTileRows] = {};      // keys that each sees, from the first on; not falling
+  int rows = 0;                             // at most kMaxTileRows
+  const float* queries[kMaxTileRows] = {};  // each (head_dim)
+  float* outputs[kMaxTileRows] = {};        // each (head_dim)
+  std::int64_t visible[kMaxTileRows] = {};  // keys that each sees, from the first on; not falling
 };
 void attend(const Kernels& kernels, const QueryTile& tile, std::int64_t head_dim,
             std::span<const PackedHead> parts);

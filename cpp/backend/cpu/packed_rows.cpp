@@ -11,33 +11,6 @@
 namespace wallx::cpu {
 namespace {
 
-typedef std::uint16_t HalfLanes __attribute__((vector_size(kLanes * 2)));
-typedef std::uint8_t ByteLanes __attribute__((vector_size(kLanes)));
-typedef std::uint32_t WordLanes __attribute__((vector_size(kLanes * 4)));
-
-WALLX_INLINE void load_up_to(const float* from, std::int64_t count, Lanes& lanes) {
-  if (count >= kLanes) {
-    load(from, lanes);
-  } else {
-    load_part(from, count, lanes);
-  }
-}
-
-WALLX_INLINE void store_up_to(const Lanes& lanes, std::int64_t count, float* to) {
-  if (count >= kLanes) {
-    store(lanes, to);
-  } else {
-    std::memcpy(to, &lanes, static_cast<std::size_t>(count) * sizeof(float));
-  }
-}
-
-WALLX_INLINE void round_bf16(const Lanes& lanes, HalfLanes& out) {
-  WordLanes bits;
-  std::memcpy(&bits, &lanes, sizeof bits);
-  bits += 0x7FFF + ((bits >> 16) & 1);
-  out = __builtin_convertvector(bits >> 16, HalfLanes);
-}
-
 WALLX_INLINE void magnitude(const Lanes& lanes, Lanes& out) {
   WordLanes bits;
   std::memcpy(&bits, &lanes, sizeof bits);

@@ -44,6 +44,46 @@ class Claims {
   std::int64_t count_, run_;
 };
 
+// Gives each thread a run of [0, count) of its own, front to back; who has done its own takes from the back
+// of another's. So a thread walks through memory in order, and nobody is waited for.
+class Shares {
+ public:
+  Shares(std::int64_t count, int threads) : ranges_(static_cast<std::size_t>(threads)) {
+    for (std::int64_t i = 0; i < threads; ++i)
+      ranges_[static_cast<std::size_t>(i)].range = pack(count * i / threads, count * (i + 1) / threads);
+  }
+  // false when there are no more
+  bool next(int thread, std::int64_t& index) {
+    const std::size_t num = ranges_.size(), own = static_cast<std::size_t>(thread);
+    if (take(ranges_[own].range, true, index)) return true;
+    for (std::size_t i = 1; i < num; ++i)
+      if (take(ranges_[(own + i) % num].range, false, index)) return true;
+    return false;
+  }
+
+ private:
+  struct alignas(64) Range {
+    std::atomic<std::uint64_t> range{0};  // begin | end
+  };
+  static std::uint64_t pack(std::int64_t begin, std::int64_t end) {
+    return static_cast<std::uint64_t>(begin) << 32 | static_cast<std::uint64_t>(end);
+  }
+  static bool take(std::atomic<std::uint64_t>& range, bool is_front, std::int64_t& index) {
+    std::uint64_t old = range.load(std::memory_order_relaxed);
+    for (;;) {
+      const auto begin = static_cast<std::int64_t>(old >> 32),
+                 end = static_cast<std::int64_t>(old & 0xFFFFFFFF);
+      if (begin >= end) return false;
+      index = is_front ? begin : end - 1;
+      if (range.compare_exchange_weak(old, is_front ? pack(begin + 1, end) : pack(begin, end - 1),
+                                      std::memory_order_relaxed))
+        return true;
+    }
+  }
+
+  std::vector<Range> ranges_;
+};
+
 class ThreadPool {
  public:
   // `threads` computing threads, the caller of run being one of them; the others are pinned to `cores` in

@@ -1,5 +1,5 @@
-// TilesAvx: tiles of 256-bit vectors; included where the compiler's target is set, with the dot product as a type.
-// SPDX-License-Identifier: Apache-2.0
+// TilesAvx: tiles of 256-bit vectors; included where the compiler's target is set, with the dot product as a
+// type. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <immintrin.h>
@@ -24,15 +24,16 @@ struct Int8 {
     static void run(const Tile& tile) {
       __m256i sums[Rows][4];
       for (int c = 0; c < 4; ++c) {
-        const __m256i begin =
-            Dot::kHasOffset ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.offset + 8 * c))
-                            : _mm256_setzero_si256();
+        const __m256i begin = Dot::kHasOffset
+                                  ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.offset + 8 * c))
+                                  : _mm256_setzero_si256();
         for (int r = 0; r < Rows; ++r) sums[r][c] = begin;
       }
       for (std::int64_t g = 0; g < tile.groups; ++g) {
         if (g % 4 == 0) ask_for(tile, g);
         __m256i x[Rows];
-        for (int r = 0; r < Rows; ++r) x[r] = _mm256_set1_epi32(group_of(tile.rows + r * tile.stride + 4 * g));
+        for (int r = 0; r < Rows; ++r)
+          x[r] = _mm256_set1_epi32(group_of(tile.rows + r * tile.stride + 4 * g));
         for (int c = 0; c < 4; ++c) {
           const std::byte* panel = c < 2 ? tile.first : tile.second;
           const __m256i w =

@@ -87,6 +87,34 @@ WALLX_INLINE void silu(Lanes& x) {
   x = x / (1.0f + e);
 }
 
+typedef std::uint16_t HalfLanes __attribute__((vector_size(kLanes * 2)));
+typedef std::uint8_t ByteLanes __attribute__((vector_size(kLanes)));
+typedef std::uint32_t WordLanes __attribute__((vector_size(kLanes * 4)));
+
+WALLX_INLINE void load_up_to(const float* from, std::int64_t count, Lanes& lanes) {
+  if (count >= kLanes) {
+    load(from, lanes);
+  } else {
+    load_part(from, count, lanes);
+  }
+}
+
+WALLX_INLINE void store_up_to(const Lanes& lanes, std::int64_t count, float* to) {
+  if (count >= kLanes) {
+    store(lanes, to);
+  } else {
+    std::memcpy(to, &lanes, static_cast<std::size_t>(count) * sizeof(float));
+  }
+}
+
+// nearest, ties to even
+WALLX_INLINE void round_bf16(const Lanes& lanes, HalfLanes& out) {
+  WordLanes bits;
+  std::memcpy(&bits, &lanes, sizeof bits);
+  bits += 0x7FFF + ((bits >> 16) & 1);
+  out = __builtin_convertvector(bits >> 16, HalfLanes);
+}
+
 // y[r][c] = x[r] . w[c] over `depth`; rows of x, w and y are their strides apart
 void product(const float* x, std::int64_t x_stride, std::int64_t rows, const float* w, std::int64_t w_stride,
              std::int64_t columns, std::int64_t depth, float* y, std::int64_t y_stride);
