@@ -10,6 +10,7 @@ import termios
 import tty
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -20,6 +21,7 @@ from rich.table import Table
 from wallx_edge import _core
 from wallx_edge.cameras import Camera
 from wallx_edge.cli import duration
+from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.cli.live import LiveView
 from wallx_edge.policy import Policy
 from wallx_edge.robot import Robot
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("robot", type=Path, help="ROBOT.toml")
     parser.add_argument("--task", required=True, help="what the robot is to do")
     parser.add_argument("--duration", type=duration, help="how long to ask for new chunks [s]; until Ctrl-C by default")
+    add_computing_arguments(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="connect, show how everything matches and the first chunk; move nothing"
     )
@@ -40,9 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs; 0 when the time is used up, 130 or 143 when a signal ended it. The robot holds either way."""
     config = RobotConfig.load(args.robot)
+    config = replace(config, computing=computing(args, config.computing))
     console = Console(highlight=False)
     with ExitStack() as stack:
-        policy = Policy.load(config.checkpoint, config.policy)
+        policy = Policy.load(config.checkpoint, config.policy, **asdict(config.computing))
         cameras = stack.enter_context(config.open_cameras())
         signals = stack.enter_context(StopSignals())
         robot = stack.enter_context(Robot.connect(config))
@@ -119,6 +123,8 @@ def _show_match(
     console: Console, config: RobotConfig, policy: Policy, robot: Robot, cameras: dict[str, Camera]
 ) -> None:
     console.print(f"checkpoint  {config.checkpoint}, statistics {policy.statistics}", soft_wrap=True)
+    for what, line in zip(("asked", "given"), config.computing.lines(policy.engine), strict=True):
+        console.print(f"{what:11s} {line}", soft_wrap=True)
     console.print(f"robot       {robot.embodiment.name} on {config.bus.port}, {config.calibration}", soft_wrap=True)
     for role, camera in cameras.items():
         height, width, _ = camera.read().image.shape
