@@ -159,12 +159,12 @@ MUTANTS = (
         "every_weight_lands_in_its_place",
     ),
     Mutant(
-        "a thread is left behind",
-        "cpp/backend/cpu/thread_pool.cpp",
-        "if (spin(is_empty)) return;",
-        "return;",
+        "the rest of a run is left out",
+        "cpp/backend/cpu/thread_pool.hpp",
+        "end = begin + run_ < count_ ? begin + run_ : count_;",
+        "end = begin + 1;",
         "test_backend",
-        "a_thread_that_has_begun_is_waited_for",
+        "every_index_is_done_once_by_any_number_of_threads",
     ),
 )
 
