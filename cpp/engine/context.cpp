@@ -87,6 +87,12 @@ std::size_t Context::cache_bytes() const {
   return state_.cache.num_bytes();
 }
 
+void Context::set_pause(Pause pause, std::int64_t max_rows) {
+  const Use use(*this);
+  language_.pause = vision_.pause = std::move(pause);
+  max_rows_ = max_rows;
+}
+
 void Context::require_prompt(const char* call) const {
   if (length() == 0) throw ConfigError(std::string(call) + ": the context is empty; call prefill first");
 }
@@ -176,6 +182,7 @@ std::vector<std::shared_ptr<const Context::Picture>> Context::see(const Prompt& 
       picture->tokens.assign(from, to);
       from = to;
     }
+    num_pictures_ += std::ssize(fresh);
     fresh.clear();
   };
   for (const Grid& grid : prompt.grids) {
@@ -237,18 +244,18 @@ std::int64_t Context::num_shared(const Prompt& prompt, const std::vector<Token>&
   return static_cast<std::int64_t>(shared);
 }
 
-// computes the prompt's tokens from `first` on
+// computes the prompt's tokens from `first` to before `last`
 void Context::fill(const Prompt& prompt, const MropePositions& positions, const std::vector<Token>& tokens,
-                   std::int64_t first, Trace* trace) {
+                   std::int64_t first, std::int64_t last, Trace* trace) {
   const ModelConfig& config = model_->config();
-  const std::int64_t width = config.hidden_size, length_after = std::ssize(tokens);
-  const std::int64_t rows = length_after - first;
-  model_->language().reserve(language_, rows, length_after);
+  const std::int64_t width = config.hidden_size, rows = last - first;
+  model_->language().reserve(language_, rows, last);
   float* hidden = language_.hidden.data();
-  model_->language().embed(prompt.ids.subspan(static_cast<std::size_t>(first)), hidden);
+  model_->language().embed(
+      prompt.ids.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)), hidden);
   const Picture* picture = nullptr;
   std::int64_t within = 0;  // image tokens of this picture before this one
-  for (std::int64_t i = 0; i < length_after; ++i) {
+  for (std::int64_t i = 0; i < last; ++i) {
     const Token& token = tokens[static_cast<std::size_t>(i)];
     float* to = hidden + (i - first) * width;
     if (token.picture) {
@@ -267,16 +274,16 @@ void Context::fill(const Prompt& prompt, const MropePositions& positions, const 
   if (trace) trace->append("inputs_embeds", hidden, rows, width);
 
   MropePositions rest;
-  rest.time.assign(positions.time.begin() + first, positions.time.end());
-  rest.height.assign(positions.height.begin() + first, positions.height.end());
-  rest.width.assign(positions.width.begin() + first, positions.width.end());
+  rest.time.assign(positions.time.begin() + first, positions.time.begin() + last);
+  rest.height.assign(positions.height.begin() + first, positions.height.begin() + last);
+  rest.width.assign(positions.width.begin() + first, positions.width.begin() + last);
   language_.cos.clear();
   language_.sin.clear();
   rotary_tables(rest, config, rope_layout_, language_.cos, language_.sin);
   state_.cache.append(rows);
   model_->language().forward({.rows = rows}, language_, state_.cache, trace);
-  const float* last = language_.normed.data() + (rows - 1) * width;
-  state_.last_normed.assign(last, last + width);
+  const float* normed = language_.normed.data() + (rows - 1) * width;
+  state_.last_normed.assign(normed, normed + width);
   state_.next_position = positions.next;
 }
 
@@ -291,7 +298,9 @@ std::int64_t Context::prefill(const Prompt& prompt, Trace* trace, bool reuse) {
     std::vector<Token> tokens = tokens_of(prompt, pictures);
     const std::int64_t shared = reuse ? num_shared(prompt, tokens) : 0;
     state_.cache.truncate(shared);
-    fill(prompt, positions, tokens, shared, trace);
+    const std::int64_t length = std::ssize(tokens), most = max_rows_ > 0 && !trace ? max_rows_ : length;
+    for (std::int64_t first = shared; first < length; first += most)
+      fill(prompt, positions, tokens, first, std::min(length, first + most), trace);
     state_.tokens = std::move(tokens);
     state_.pictures = pictures;
     state_.robot_state.assign(prompt.state.begin(), prompt.state.end());
@@ -314,6 +323,7 @@ void Context::require_valid(std::span<const float> actions, std::span<const floa
   require_size("dof_mask", mask.size(), horizon * config.action_dim());
   require_finite("noise", actions);
   require_finite("dof_mask", mask);
+  if (!options.guide.is_empty()) wallx::require_valid(options.guide, horizon, config.action_dim());
   if (!options.padding_action.empty()) {
     require_size("padding_action", options.padding_action.size(), config.action_dim());
     require_finite("padding_action", options.padding_action);
@@ -362,6 +372,7 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
     head.velocity(language_.normed.data(), horizon, action_, velocity_.data());
     if (steps) steps->v_raw.insert(steps->v_raw.end(), velocity_.begin(), velocity_.end());
     finish_velocity(times[i], config, actions, noise_, mask, options.padding_action, velocity_);
+    guide_velocity(options.guide, times[i], actions, mask, velocity_);
     const float dt = times[i + 1] - times[i];
     for (std::size_t j = 0; j < actions.size(); ++j) actions[j] += velocity_[j] * dt;
     if (!steps) continue;
@@ -369,6 +380,7 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
     steps->v.insert(steps->v.end(), velocity_.begin(), velocity_.end());
     steps->condition.insert(steps->condition.end(), condition_.begin(), condition_.end());
   }
+  freeze_rows(options.guide, mask, actions);
   for (float value : actions)
     if (!std::isfinite(value))
       throw WallxError("the network produced a value that is not finite; the chunk is discarded");

@@ -189,6 +189,7 @@ void Language::forward(const Pass& pass, LanguageWorkspace& work, KvCache& cache
     gated_linear(normed, rows, layer.gate, layer.up, work.gated.data());
     add_branch(work.gated.data(), layer.down, layer.post_attention_norm, pass, name + ".moe", work, trace);
     if (trace) trace->append(name, work.hidden.data(), rows, columns);
+    if (work.pause) work.pause(rows);
   }
   norm(final_norms_[expert], pass, work);
   if (trace) trace->append("norm", normed, rows, columns);

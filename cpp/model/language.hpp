@@ -9,6 +9,7 @@
 #include "backend/ops.hpp"
 #include "model/config.hpp"
 #include "model/kv_cache.hpp"
+#include "model/pause.hpp"
 #include "model/trace.hpp"
 #include "model/weights.hpp"
 
@@ -35,6 +36,7 @@ struct LanguageWorkspace {
   std::vector<float> branch, modulation;  // only with adaptive norms
   std::vector<float> cos, sin;
   std::vector<CacheSegment> segments;
+  Pause pause;  // after each layer
 };
 
 // tokens of one type that are computed together

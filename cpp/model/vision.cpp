@@ -124,6 +124,7 @@ void Vision::forward(const float* pixels, std::span<const Grid> grids, VisionWor
     gated_linear(normed, patches, block.gate, block.up, gated);
     linear(gated, patches, block.down, Activation::none, hidden, hidden);
     if (trace) trace->append(name, hidden, patches, width);
+    if (work.pause) work.pause(0);
   }
 
   rms_norm(hidden, patches, width, merger_norm_, kEps, normed);

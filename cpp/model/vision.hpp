@@ -7,6 +7,7 @@
 
 #include "backend/ops.hpp"
 #include "model/config.hpp"
+#include "model/pause.hpp"
 #include "model/positions.hpp"
 #include "model/trace.hpp"
 #include "model/weights.hpp"
@@ -24,6 +25,7 @@ struct VisionBlock {
 struct VisionWorkspace {
   std::vector<float> hidden, ordered, normed, qkv, attended, gated, scores, merged, merged_out;
   std::vector<float> cos, sin;
+  Pause pause;  // after each block
 };
 
 class Vision {

@@ -20,7 +20,7 @@ NUM_FAULTS = 1000  # in lock-step, and again on a live arm under load
 NUM_ROWS = 30  # of the table in tests/cpp/arm/fault_outcomes.cpp, about
 NUM_FRAMES = 1_000_000  # of each codec
 SANITIZED = ("test_drivers", "test_emulator", "test_arm")
-THREADED = ("test_hardware", "test_control", "test_drivers", "test_tools")
+THREADED = ("test_hardware", "test_control", "test_drivers", "test_tools", "test_runtime")
 
 
 def main() -> int:
