@@ -1,6 +1,7 @@
 """Types of the compiled core."""
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, TypedDict, overload
 
 import numpy as np
@@ -431,6 +432,14 @@ class CanMailbox:
     @property
     def num_dropped(self) -> int: ...
 
+class SteppedLine:
+    """An emulated line of bytes on a simulated clock, for a loop that is ticked by hand."""
+
+    def __init__(self, exchange: Callable[[bytes, int], tuple[bytes, int]], now_ns: int) -> None:
+        """``exchange``: bytes sent at a time [ns] -> what is answered, and when the line is quiet again [ns]."""
+    def advance(self, now_ns: int) -> None:
+        """Lets its time pass; never goes back."""
+
 class BusConfig:
     """Which line a robot's motors are on."""
 
@@ -445,6 +454,7 @@ class BusConfig:
         interface: str = "",
         byte_mailbox: ByteMailbox | None = None,
         can_mailbox: CanMailbox | None = None,
+        stepped_line: SteppedLine | None = None,
     ) -> None: ...
     @property
     def kind(self) -> str: ...

@@ -58,6 +58,7 @@ class Policy:
         statistics_source: file they are from.
         shared_tokens: of the last observation's prompt, those that were in the context already.
         queue: where :meth:`act` computes; ``None``: on the calling thread.
+        waited_s: how long the last one waited there before it began [s].
     """
 
     def __init__(self, directory: str | Path, config: PolicyConfig, engine: _core.Engine) -> None:
@@ -110,6 +111,7 @@ class Policy:
         self._codec: FastCodec | None = None  # read when it is first used
         self.shared_tokens = 0
         self.queue: _core.InferenceQueue | None = None
+        self.waited_s = 0.0
         self._work: _core.ChunkWork | None = None
         self._random = np.random.default_rng(config.seed)
 
@@ -173,7 +175,7 @@ class Policy:
             self._work = work = self.queue.chunk(self._context, prompt, noise, mask, deadline_s=deadline, **options)
             while not work.wait(WAIT):
                 pass
-            normalized, self.shared_tokens = work.actions(), work.num_shared
+            normalized, self.shared_tokens, self.waited_s = work.actions(), work.num_shared, work.waited_s
         chunk = self._chunk(normalized, observation)
         if follow is None or not follow.num_frozen:
             return chunk
