@@ -11,31 +11,34 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wallx_edge import _core, demo
+from wallx_edge import _core
 from wallx_edge.bench.loop import loopback_toml
 from wallx_edge.bench.seams import measure_seams, seam_summary
 from wallx_edge.buses import BusConfig
+from wallx_edge.cameras import PatternCamera
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import WallxError
-from wallx_edge.generation import GenerationConfig
-from wallx_edge.policy import Policy, PolicyConfig
-from wallx_edge.reasoner import Reasoner
+from wallx_edge.generation import GenerationConfig, OnText
+from wallx_edge.policy import Follow, Policy, PolicyConfig
+from wallx_edge.reasoner import Answer, Reasoner
 from wallx_edge.robot import Robot, lateness_us
 from wallx_edge.scene import pattern
 from wallx_edge.session import Session, SessionConfig, SessionStatus
-from wallx_edge.sim import SimProcess
 from wallx_edge.synth import synth
-from wallx_edge.types import Observation
+from wallx_edge.types import ActionChunk, Observation
 
-__all__ = ["DELAYS", "LIMITS", "bench_session", "run_for"]
+__all__ = ["DELAYS", "LIMITS", "bench_session", "problems", "run_for"]
 
 CAMERAS = ("face_view", "wrist_view")
 DELAYS = (2, 5, 10)  # of the seams [steps]
+CONFIG = PolicyConfig(cameras=CAMERAS, resolution=128, horizon=32)
 BUDGET = 200  # tokens of a text
 MIN_TEXT_SHARE = 0.35
 # figure -> the most that it may be
@@ -79,11 +82,6 @@ def bench_session(duration: float = 10.0, on_part: Callable[[], None] | None = N
     kept["text_rate_share"] = figures["text_rate_share"] >= MIN_TEXT_SHARE
     kept["loop_p99_unchanged"] = queue["is_loop_unchanged"]
     return {"queue": queue, "sharing": sharing, "seams": seams, "figures": figures, "kept": kept}
-
-
-def a_policy(checkpoint: Path) -> Policy:
-    """As the bench asks it."""
-    return Policy.load(checkpoint, PolicyConfig(cameras=CAMERAS, resolution=128, horizon=32))
 
 
 def _look(policy: Policy, t: float) -> Observation:
@@ -130,7 +128,7 @@ def measure_queue(checkpoint: Path, duration: float) -> dict[str, Any]:
     Each of the blocks with chunks alone, text alone and both runs beside a 200 Hz control loop; blocks with the loop
     alone come before and after, and their spread is what its lateness may change by.
     """
-    policy = a_policy(checkpoint)
+    policy = Policy.load(checkpoint, CONFIG)
     looks = [_look(policy, 0.1 * i) for i in range(16)]
     reasoner = Reasoner(checkpoint, policy.config, policy.engine)
     images = [looks[0].images[role] for role in CAMERAS]
@@ -140,6 +138,7 @@ def measure_queue(checkpoint: Path, duration: float) -> dict[str, Any]:
             policy.act(look, deadline=time.monotonic())
         reasoner.ask(images, "what?", GenerationConfig(max_tokens=BUDGET), resolution=128)
         late: dict[str, list[float]] = {}
+        num_quiet = 3  # blocks before and after
 
         def lateness(name: str, run: Callable[[], Any]) -> Any:
             before = loop.lateness_histogram()
@@ -148,7 +147,7 @@ def measure_queue(checkpoint: Path, duration: float) -> dict[str, Any]:
             return result
 
         def rest() -> None:
-            time.sleep(duration / 2)
+            time.sleep(duration)
 
         lone = statistics.median(_act(policy, looks[i % 16])[0] for i in range(30))
 
@@ -167,12 +166,12 @@ def measure_queue(checkpoint: Path, duration: float) -> dict[str, Any]:
                 result = beside()
                 return result, (talking.count - before) / (time.monotonic() - begin)
 
-        for _ in range(3):
+        for _ in range(num_quiet):
             lateness("quiet", rest)
         alone = lateness("chunks", chunks)
         _, text_alone = lateness("text", lambda: talk(lambda: time.sleep(duration)))
         both, text_beside = lateness("both", lambda: talk(chunks))
-        for _ in range(3):
+        for _ in range(num_quiet):
             lateness("quiet", rest)
         counters, slice_s = queue.counters(), queue.slice_s
     alone_s, both_s = (statistics.median(total for total, _ in runs) for runs in (alone, both))
@@ -198,20 +197,29 @@ def measure_queue(checkpoint: Path, duration: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _loop() -> Iterator[_core.ControlLoop]:
-    """A 200 Hz loop of six joints without wires."""
+def _joints() -> Iterator[_core.Robot]:
+    """Six joints without wires, connected."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "loopback.toml"
         path.write_text(loopback_toml(6), encoding="utf-8")
         robot = _core.make_robot(load_embodiment(path), [], BusConfig(kind="loopback", port="none").core())
     robot.connect()
-    loop = _core.ControlLoop(robot, rate_hz=200.0)
-    loop.start()
     try:
-        yield loop
+        yield robot
     finally:
-        loop.stop()
         robot.disconnect()
+
+
+@contextmanager
+def _loop() -> Iterator[_core.ControlLoop]:
+    """A loop that runs on them."""
+    with _joints() as robot:
+        loop = _core.ControlLoop(robot, rate_hz=200.0)
+        loop.start()
+        try:
+            yield loop
+        finally:
+            loop.stop()
 
 
 def _act(policy: Policy, look: Observation) -> tuple[float, float]:
@@ -228,7 +236,7 @@ def _num_parameters(checkpoint: Path) -> int:
 
 def measure_sharing(checkpoint: Path, rounds: int = 5) -> dict[str, Any]:
     """What a subtask of the policy's own observation computes again: pictures, and tokens of its prompt."""
-    policy = a_policy(checkpoint)
+    policy = Policy.load(checkpoint, CONFIG)
     computed, shared, prompt = 0, 0, 0
     for i in range(rounds):
         look = _look(policy, 0.3 * i)
@@ -247,8 +255,38 @@ def measure_sharing(checkpoint: Path, rounds: int = 5) -> dict[str, Any]:
     }
 
 
+class _Calm(Policy):
+    """Computes as it does, but moves to and fro: what random weights do with their own motions has no bounds."""
+
+    def act(
+        self,
+        observation: Observation,
+        noise: NDArray[np.float32] | None = None,
+        *,
+        follow: Follow | None = None,
+        deadline: float | None = None,
+    ) -> ActionChunk:
+        """A slow wave; the rows to follow where there are any."""
+        chunk = super().act(observation, noise, follow=follow, deadline=deadline)
+        wave = 0.2 * np.sin(observation.captured_at + chunk.step * np.arange(chunk.horizon))
+        rows = np.repeat(wave[:, np.newaxis], chunk.layout.width, axis=1)
+        if follow is not None:
+            rows[: follow.num_frozen] = follow.rows[: follow.num_frozen]
+        return ActionChunk(rows, chunk.step, chunk.observed_at, chunk.layout)
+
+
+class _Steady(Reasoner):
+    """Thinks as it does, but always says the same: random weights' words lead random weights out of their range."""
+
+    def subtask(
+        self, observation: Observation, config: GenerationConfig | None = None, on_text: OnText | None = None
+    ) -> Answer:
+        """The instruction itself; raises as the Reasoner does."""
+        return replace(super().subtask(observation, config, on_text), text=observation.instruction)
+
+
 def run_for(duration: float, folder: Path, reason_every: float = 0.5) -> dict[str, Any]:
-    """A session on an emulated arm in real time, reasoning all the while: memory, frames and threads.
+    """A session on joints without wires, in real time, reasoning all the while: memory, frames and threads.
 
     Args:
         duration: [s]
@@ -273,17 +311,21 @@ def run_for(duration: float, folder: Path, reason_every: float = 0.5) -> dict[st
         robot.loop.drain()
 
     with ExitStack() as stack:
-        stack.enter_context(SimProcess("so101", link=folder / "port"))
-        config = demo.prepare(folder, folder / "port")
-        policy = Policy.load(config.checkpoint, config.policy)
-        cameras = stack.enter_context(config.open_cameras())
-        robot = stack.enter_context(Robot.connect(config))
+        core = stack.enter_context(_joints())
+        loop = _core.ControlLoop(core, rate_hz=200.0, max_first_step=3.0)
+        robot = stack.enter_context(Robot(core, loop, max_first_step=1.5))
+        loop.start()
+        rest = {joint.name: joint.rest_position for joint in robot.embodiment.joints}
+        synth("tiny", folder / "checkpoint", rest, "loopback")
+        policy = _Calm.load(folder / "checkpoint", CONFIG)
+        cameras = {role: PatternCamera(role, width=320, height=240, seed=i) for i, role in enumerate(CAMERAS)}
         session = Session(
             policy,
             robot,
             cameras,
             "follow the block",
             config=SessionConfig(reason="full", reason_every=reason_every, max_tokens=32),
+            reasoner=_Steady(policy.directory, policy.config, policy.engine),
         )
         session.subscribe(count)
         session.run(duration, look)
@@ -306,6 +348,22 @@ def run_for(duration: float, folder: Path, reason_every: float = 0.5) -> dict[st
         "threads_left": [thread.name for thread in threading.enumerate() if thread not in threads],
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+MAX_GROWTH = 0.01  # of the memory
+
+
+def problems(found: dict[str, Any]) -> list[str]:
+    """What is wrong with a run of :func:`run_for`; empty: nothing."""
+    wrong = []
+    if found["memory_growth"] > MAX_GROWTH:
+        wrong.append(f"memory grew by {found['memory_growth']:.2%}, at most {MAX_GROWTH:.0%}")
+    for key in ("frames_missing", "inferences_missing", "threads_left"):
+        if found[key]:
+            wrong.append(f"{key}: {found[key]}")
+    if not found["answers"] or not found["kinds"].get("chunk"):
+        wrong.append(f"it did not act and think: {found['kinds']}")
+    return wrong
 
 
 def _resident() -> int:

@@ -17,6 +17,7 @@ __all__ = ["Execution", "Late", "Place", "PlannedRows", "PlayedChunk"]
 
 HISTORY = 8  # rows before the seam that a plan begins with, so that the spline's end does not reach the seam
 SEAM = 2  # rows after the last one played that must not change: the loop is between the first two of them
+HEADROOM = 1  # rows that a chunk may come later than any of the last ones
 ENSEMBLE_DECAY = 0.01  # of the weights, from the oldest chunk to the newest; as ACT
 DELAYS = 8  # that the estimate looks back at
 SLACK = 1e-6  # of a step: rounding
@@ -164,7 +165,7 @@ class Execution:
             first += estimate
         frozen = 0
         if self._mode == "rtc":
-            frozen = SEAM if self._config.roll_forward else estimate + SEAM
+            frozen = SEAM + HEADROOM + (0 if self._config.roll_forward else estimate)
         return Place(plan, first, min(frozen, self._horizon), observed_at, estimate)
 
     def follow(self, place: Place) -> Follow | None:
@@ -222,7 +223,7 @@ class Execution:
                     f"all {len(rows)} rows of {self._step:.3g} s were over after {now - place.observed_at:.2f} s: "
                     "inference is slower than the horizon; fewer steps, smaller pictures, more rows or mode sync"
                 )
-            most = self._horizon - self.estimate - SEAM - 1
+            most = self._horizon - self.estimate - HEADROOM - SEAM
             self._next_at = began_at + max(1, min(self._execute, most)) * self._step
         self._plan = made
         return made, delay
