@@ -85,6 +85,12 @@ const char* to_name(TextEnd end) {
 }  // namespace
 
 void register_context(py::module_& m) {
+  py::class_<Timings>(m, "Timings", "How long the parts of a context's last calls took [s].")
+      .def_readonly("vision", &Timings::vision)
+      .def_readonly("prefill", &Timings::prefill)
+      .def_readonly("steps", &Timings::steps)
+      .def_readonly("decode", &Timings::decode)
+      .def_readonly("logits", &Timings::logits);
   py::class_<Context, std::shared_ptr<Context>>(m, "Context", "The engine's state of one conversation.")
       .def(py::init([](const Engine& engine, std::int64_t max_tokens, const std::string& rope_layout) {
              return std::make_shared<Context>(engine.model, max_tokens, to_layout(rope_layout));
@@ -92,6 +98,7 @@ void register_context(py::module_& m) {
            py::arg("engine"), py::arg("max_tokens") = 2048, py::arg("rope_layout") = "hf")
       .def_property_readonly("length", &Context::length)
       .def_property_readonly("max_tokens", &Context::max_tokens)
+      .def_property_readonly("timings", [](const Context& self) { return self.timings(); })
       .def_property_readonly("cache_bytes", &Context::cache_bytes)
       .def_property_readonly("num_pictures", &Context::num_pictures)
       .def("fork", &Context::fork)
@@ -105,7 +112,7 @@ void register_context(py::module_& m) {
            py::arg("guidance") = py::none(), py::arg("num_frozen") = 0, py::arg("max_guidance") = 10.0f,
            py::arg("trace") = false)
       .def("logits",
-           [](const Context& self) {
+           [](Context& self) {
              py::array_t<float> out(self.model().language().vocab_size());
              const std::span<float> to{out.mutable_data(), static_cast<std::size_t>(out.size())};
              py::gil_scoped_release release;

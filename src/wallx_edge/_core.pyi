@@ -91,7 +91,30 @@ class ModelConfig:
 
 class Engine:
     @staticmethod
-    def load(directory: str, dof: Slots = ..., agent_pos: Slots = ..., is_state_text: bool | None = None) -> Engine: ...
+    def load(
+        directory: str,
+        dof: Slots = ...,
+        agent_pos: Slots = ...,
+        is_state_text: bool | None = None,
+        precision: str = "",
+        threads: int = 0,
+        cores: list[int] = ...,
+        kernels: str = "",
+    ) -> Engine:
+        """Loads a checkpoint folder, or one that `quantize` wrote. Blocks while it reads and packs, without the GIL.
+
+        Args:
+            precision: of :func:`precisions`; empty: as the folder is packed, else fp32.
+            threads: that compute, the caller's included; 0: one for each core that this process may use.
+            cores: that the others are pinned to, in turn; empty: not pinned.
+            kernels: of :func:`kernels`; empty: the fastest.
+        """
+    @property
+    def precision(self) -> str: ...  # as asked for, or as the folder is packed
+    @property
+    def backend(self) -> str: ...  # what computes it, such as "cpu avx512"
+    @property
+    def packed_bytes(self) -> int: ...  # made while loading
     @property
     def config(self) -> ModelConfig: ...
     @property
@@ -104,7 +127,20 @@ class Engine:
     def widened_bytes(self) -> int: ...
     def tensor(self, name: str) -> NDArray[np.float32]: ...
 
+def precisions() -> list[str]: ...
+def kernels() -> list[str]:
+    """Sets of kernels that this processor can run, the fastest first."""
+
 Trace = dict[str, NDArray[np.float32]]
+
+class Timings:
+    """How long the parts of a context's last calls took [s]."""
+
+    vision: float  # pictures to tokens; 0 where they were known
+    prefill: float  # tokens to keys and values
+    steps: list[float]  # of the flow
+    decode: float  # one token's state
+    logits: float
 
 class Context:
     """The engine's state of one conversation. One call at a time; forks are contexts of their own."""
@@ -116,6 +152,8 @@ class Context:
     def length(self) -> int: ...  # [tokens]
     @property
     def max_tokens(self) -> int: ...
+    @property
+    def timings(self) -> Timings: ...
     @property
     def cache_bytes(self) -> int: ...  # blocks shared with forks included
     @property

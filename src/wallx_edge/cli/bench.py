@@ -191,8 +191,8 @@ def _print_session(console: Console, session: dict[str, Any]) -> None:
     for row in session["seams"]:
         console.print(
             f"  {row['mode']:7s} delay {row['delay_steps']:2d} steps: jump {row['jump_rad']:.6f} rad, acceleration "
-            f"{row['acceleration_at_seams']:9.2f} rad/s^2 at {row['seams']}, {row['acceleration_inside']:.2f} inside"
-            f", {row['holds']} holds",
+            f"{row['acceleration_at_seams']:.2f} rad/s^2 at the {row['seams']} seams and "
+            f"{row['acceleration_inside']:.2f} inside, {row['holds']} holds",
             soft_wrap=True,
         )
     for name, is_kept in session["kept"].items():

@@ -180,7 +180,8 @@ class Session:
         if self._status.state not in ("running", "paused"):
             raise ConfigError(f"ask: the session is {self._status.state}, not running")
         answer: Future[str] = Future()
-        self._request(lambda now: thoughts.put(Question(words, answer)))
+        thoughts.put(Question(words, answer))
+        self._pace.wake()
         try:
             return answer.result(timeout)
         except FutureTimeout:
@@ -345,7 +346,9 @@ class Session:
                 self._infer(now)
         elif self._is_paused and not self._desk.is_busy:
             self._look_for_questions(now)
-        return self._execution.next_at if not self._desk.is_busy and not self._is_paused else now + TICK
+        # what is due and was not begun waits for something that wakes
+        next_at = self._execution.next_at
+        return next_at if next_at > now and not self._desk.is_busy and not self._is_paused else now + TICK
 
     def is_over(self, now: float, deadline: float | None) -> bool:
         """Whether the time is used up and the last chunk was played to its end, where the robot rests."""
@@ -422,7 +425,7 @@ class Session:
     def _play(self, now: float, inferred: Inferred) -> None:
         observed_at = inferred.observation.captured_at
         start = now if self.config.mode == "sync" else observed_at
-        if inferred.generation != self._robot.loop.generation:
+        if self._is_paused or inferred.generation != self._robot.loop.generation:
             self._drop(now, "from before a stop", inferred)
             self._execution.clear()
             return

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -72,6 +73,7 @@ class Thoughts:
         self._config = config
         self._questions: deque[Question] = deque()
         self._is_cancelled = threading.Event()
+        self._is_closed = False
         self._asked: Thought | None = None
 
     @property
@@ -85,8 +87,10 @@ class Thoughts:
         return bool(self._questions)
 
     def put(self, question: Question) -> None:
-        """One more of the operator; answered in order, before the next subtask."""
+        """One more of the operator, from any thread; answered in order, before the next subtask."""
         self._questions.append(question)
+        if self._is_closed:
+            self._refuse_all()
 
     def begin(
         self, context: Any, observation: Observation, instruction: Instruction, resolution: int, now: float
@@ -144,10 +148,15 @@ class Thoughts:
         asked = self._asked
         if asked is not None and asked.question is not None and not asked.question.answer.done():
             asked.question.answer.set_exception(AnswerError("the session has ended"))
-        while self._questions:
-            question = self._questions.popleft()
-            if question.answer.set_running_or_notify_cancel():
-                question.answer.set_exception(AnswerError("the session has ended"))
+        self._is_closed = True
+        self._refuse_all()
+
+    def _refuse_all(self) -> None:
+        with suppress(IndexError):  # two threads may empty it
+            while True:
+                question = self._questions.popleft()
+                if question.answer.set_running_or_notify_cancel():
+                    question.answer.set_exception(AnswerError("the session has ended"))
 
     def _think(self, asked: Thought, observation: Observation, resolution: int) -> Thought:
         budget = GenerationConfig(max_tokens=self._config.max_tokens)
