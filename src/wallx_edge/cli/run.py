@@ -10,6 +10,7 @@ import termios
 import tty
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from wallx_edge import _core
 from wallx_edge.cli import duration
+from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.cli.live import LiveView
 from wallx_edge.policy import Policy
 from wallx_edge.robot import Robot
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("robot", type=Path, help="ROBOT.toml")
     parser.add_argument("--task", required=True, help="what the robot is to do")
     parser.add_argument("--duration", type=duration, help="how long to ask for new chunks [s]; until Ctrl-C by default")
+    add_computing_arguments(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="connect, show how everything matches and the first chunk; move nothing"
     )
@@ -39,15 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs; 0 when the time is used up, 130 or 143 when a signal ended it. The robot holds either way."""
     config = RobotConfig.load(args.robot)
+    config = replace(config, computing=computing(args, config.computing))
     console = Console(highlight=False)
     with ExitStack() as stack:
-        policy = Policy.load(config.checkpoint, config.policy)
+        policy = Policy.load(config.checkpoint, config.policy, **asdict(config.computing))
         cameras = stack.enter_context(config.open_cameras())
         signals = stack.enter_context(StopSignals())
         robot = stack.enter_context(Robot.connect(config))
         session = Session(policy, robot, cameras, args.task, config=config.session)
         if args.dry_run:
             console.print(f"checkpoint {config.checkpoint}, robot on {config.bus.port}", soft_wrap=True)
+            for what, line in zip(("asked", "given"), config.computing.lines(policy.engine), strict=True):
+                console.print(f"{what:11s} {line}", soft_wrap=True)
             console.print(session.binding.table())
             _show_chunk(console, session, robot)
             return 128 + signals.received[0] if signals.received else 0
