@@ -84,6 +84,12 @@ std::size_t Context::cache_bytes() const {
   return state_.cache.num_bytes();
 }
 
+void Context::set_pause(Pause pause, std::int64_t max_rows) {
+  const Use use(*this);
+  language_.pause = vision_.pause = std::move(pause);
+  max_rows_ = max_rows;
+}
+
 void Context::require_prompt(const char* call) const {
   if (length() == 0) throw ConfigError(std::string(call) + ": the context is empty; call prefill first");
 }
@@ -182,6 +188,7 @@ std::vector<std::shared_ptr<const Context::Picture>> Context::see(const Prompt& 
       backend.copy(*vision_.stream, from, picture->tokens.as<void>(), bytes);
       from += bytes;
     }
+    num_pictures_ += std::ssize(fresh);
     backend.synchronize(*vision_.stream);
     fresh.clear();
   };
@@ -244,22 +251,22 @@ std::int64_t Context::num_shared(const Prompt& prompt, const std::vector<Token>&
   return static_cast<std::int64_t>(shared);
 }
 
-// computes the prompt's tokens from `first` on
+// computes the prompt's tokens from `first` to before `last`
 void Context::fill(const Prompt& prompt, const MropePositions& positions, const std::vector<Token>& tokens,
-                   std::int64_t first, Trace* trace) {
+                   std::int64_t first, std::int64_t last, Trace* trace) {
   const ModelConfig& config = model_->config();
-  const std::int64_t width = config.hidden_size, length_after = std::ssize(tokens);
-  const std::int64_t rows = length_after - first;
+  const std::int64_t width = config.hidden_size, rows = last - first;
   const Stopwatch watch(timings_.prefill);
   Backend& backend = *model_->backend();
   model_->language().reserve(language_, rows);
   Stream& stream = *language_.stream;
   float* hidden = language_.hidden.as();
-  model_->language().embed(prompt.ids.subspan(static_cast<std::size_t>(first)), language_, hidden);
+  model_->language().embed(
+      prompt.ids.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)), language_, hidden);
   const auto row_bytes = static_cast<std::size_t>(width) * sizeof(float);
   const Picture* picture = nullptr;
   std::size_t within = 0;  // bytes of this picture's tokens before this one
-  for (std::int64_t i = 0; i < length_after; ++i) {
+  for (std::int64_t i = 0; i < last; ++i) {
     const Token& token = tokens[static_cast<std::size_t>(i)];
     float* to = hidden + (i - first) * width;
     if (token.picture) {
@@ -278,9 +285,9 @@ void Context::fill(const Prompt& prompt, const MropePositions& positions, const 
   if (trace) trace->append("inputs_embeds", backend, stream, hidden, rows, width);
 
   MropePositions rest;
-  rest.time.assign(positions.time.begin() + first, positions.time.end());
-  rest.height.assign(positions.height.begin() + first, positions.height.end());
-  rest.width.assign(positions.width.begin() + first, positions.width.end());
+  rest.time.assign(positions.time.begin() + first, positions.time.begin() + last);
+  rest.height.assign(positions.height.begin() + first, positions.height.begin() + last);
+  rest.width.assign(positions.width.begin() + first, positions.width.begin() + last);
   set_rotary(rest);
   state_.cache.append(rows);
   const bool is_last_only = trace == nullptr;
@@ -303,7 +310,9 @@ std::int64_t Context::prefill(const Prompt& prompt, Trace* trace, bool reuse) {
     std::vector<Token> tokens = tokens_of(prompt, pictures);
     const std::int64_t shared = reuse ? num_shared(prompt, tokens) : 0;
     state_.cache.truncate(shared);
-    fill(prompt, positions, tokens, shared, trace);
+    const std::int64_t length = std::ssize(tokens), most = max_rows_ > 0 && !trace ? max_rows_ : length;
+    for (std::int64_t first = shared; first < length; first += most)
+      fill(prompt, positions, tokens, first, std::min(length, first + most), trace);
     state_.tokens = std::move(tokens);
     state_.pictures = pictures;
     state_.robot_state.assign(prompt.state.begin(), prompt.state.end());
@@ -326,6 +335,7 @@ void Context::require_valid(std::span<const float> actions, std::span<const floa
   require_size("dof_mask", mask.size(), horizon * config.action_dim());
   require_finite("noise", actions);
   require_finite("dof_mask", mask);
+  if (!options.guide.is_empty()) wallx::require_valid(options.guide, horizon, config.action_dim());
   if (!options.padding_action.empty()) {
     require_size("padding_action", options.padding_action.size(), config.action_dim());
     require_finite("padding_action", options.padding_action);
@@ -395,6 +405,17 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
     backend.download(stream, euler.velocity, values.data(), values.size() * sizeof(float));
     to.insert(to.end(), values.begin(), values.end());
   };
+  // takes the step again on the host, whose actions are still those before it
+  const auto guide_step = [&] {
+    std::vector<float> velocity;
+    record_velocity(velocity);
+    guide_velocity(options.guide, euler.time, actions, mask, velocity);
+    for (std::size_t j = 0; j < actions.size(); ++j) actions[j] += velocity[j] * euler.dt;
+    for (std::int64_t r = 0; r < horizon; ++r)
+      std::copy_n(actions.data() + r * dim, dim, input.data() + r * input_width);
+    backend.upload(stream, input.data(), euler.x, input.size() * sizeof(float));
+    backend.upload(stream, velocity.data(), euler.velocity, velocity.size() * sizeof(float));
+  };
   head.prepare({times.data(), times.size() - 1}, action_);
 
   for (std::size_t i = 0; i + 1 < times.size(); ++i) {
@@ -414,6 +435,7 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
     euler.time = times[i];
     euler.dt = times[i + 1] - times[i];
     backend.euler(stream, euler);
+    if (!options.guide.is_empty()) guide_step();
     if (!steps) continue;
     read_actions();
     steps->x.insert(steps->x.end(), actions.begin(), actions.end());
@@ -423,6 +445,7 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
     steps->condition.insert(steps->condition.end(), values.begin(), values.end());
   }
   read_actions();
+  freeze_rows(options.guide, mask, actions);
   for (float value : actions)
     if (!std::isfinite(value))
       throw WallxError("the network produced a value that is not finite; the chunk is discarded");

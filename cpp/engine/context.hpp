@@ -64,6 +64,11 @@ class Context {
   // copy.
   Context fork() const;
   std::size_t cache_bytes() const;  // blocks shared with forks included
+  // Between the blocks of every pass, from now on, `pause` is called; a prefill computes at most `max_rows`
+  // tokens a pass (0: all at once), which changes no bit of the result.
+  void set_pause(Pause pause, std::int64_t max_rows = 0);
+  // Pictures that the vision tower has computed for this context; those it knew are not counted.
+  std::int64_t num_pictures() const { return num_pictures_; }
   // Changes whenever tokens come or go.
   std::int64_t revision() const { return revision_; }
 
@@ -120,7 +125,7 @@ class Context {
                                const std::vector<std::shared_ptr<const Picture>>& pictures) const;
   std::int64_t num_shared(const Prompt& prompt, const std::vector<Token>& tokens) const;
   void fill(const Prompt& prompt, const MropePositions& positions, const std::vector<Token>& tokens,
-            std::int64_t first, Trace* trace);
+            std::int64_t first, std::int64_t last, Trace* trace);
   void rotary_at(std::int64_t first, std::int64_t count);
   void set_rotary(const MropePositions& positions);
 
@@ -129,6 +134,8 @@ class Context {
   RopeLayout rope_layout_;
   State state_;
   std::int64_t revision_ = 0;
+  std::int64_t num_pictures_ = 0;
+  std::int64_t max_rows_ = 0;  // of one pass of a prefill, 0: any
   LanguageWorkspace language_;
   VisionWorkspace vision_;
   ActionWorkspace action_;

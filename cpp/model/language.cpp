@@ -211,6 +211,7 @@ void Language::forward(const Pass& pass, LanguageWorkspace& work, KvCache& cache
     backend.gated_product(stream, before, layer.gate_up, gated);
     add_branch(gated, layer.down, layer.post_attention_norm, now, name + ".moe", work, trace);
     if (trace) trace->append(name, backend, stream, work.hidden.as(), rows, columns);
+    if (work.pause) work.pause(rows);
   }
   const LearnedNorm& last = final_norms_[expert];
   const Rows normed = norm(last, now, Format::f32, work);

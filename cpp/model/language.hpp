@@ -11,6 +11,7 @@
 #include "model/config.hpp"
 #include "model/kv_cache.hpp"
 #include "model/layers.hpp"
+#include "model/pause.hpp"
 #include "model/trace.hpp"
 
 namespace wallx {
@@ -37,6 +38,7 @@ struct LanguageWorkspace {
   std::shared_ptr<Stream> stream;  // the context's
   Memory hidden, rows, gated, qkv, modulation, condition, branch, normed, cos, sin;
   std::vector<CacheSegment> segments;
+  Pause pause;  // after each layer
 };
 
 // tokens of one type that are computed together

@@ -150,6 +150,7 @@ void Vision::forward(const float* pixels, std::span<const Grid> grids, VisionWor
     }
     backend.product(stream, gated, block.down, add, hidden);
     record(name, hidden, patches, width);
+    if (work.pause) work.pause(0);
   }
 
   // four neighbours are one row of the merger

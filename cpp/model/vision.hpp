@@ -9,6 +9,7 @@
 #include "backend/backend.hpp"
 #include "model/config.hpp"
 #include "model/layers.hpp"
+#include "model/pause.hpp"
 #include "model/positions.hpp"
 #include "model/trace.hpp"
 
@@ -26,6 +27,7 @@ struct VisionBlock {
 struct VisionWorkspace {
   std::shared_ptr<Stream> stream;  // the context's
   Memory pixels, embedded, hidden, rows, gated, qkv, merged, cos, sin;
+  Pause pause;  // after each block
 };
 
 class Vision {

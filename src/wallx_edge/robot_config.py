@@ -16,6 +16,7 @@ from wallx_edge.computing import DEVICES, Computing
 from wallx_edge.embodiment import calibration_path
 from wallx_edge.errors import ConfigError
 from wallx_edge.policy import PolicyConfig
+from wallx_edge.session_config import MODES, REASONS, SessionConfig
 from wallx_edge.tables import Table, read_toml
 
 __all__ = ["RobotConfig"]
@@ -62,6 +63,11 @@ class RobotConfig:
         threads = 1                         # that compute; by default one for each core
         cores = [1]                         # that they are pinned to, so that the control loop keeps its own
 
+        [session]                           # as session_config.SessionConfig; all of it may be left out
+        mode = "rtc"                        # or latest, ensemble, sync
+        reason = "subtask"                  # or full, off
+        camera_delay = {face_view = 0.05}   # [s]
+
         [[camera]]                          # in the order the checkpoint was trained with
         role = "face_view"
         kind = "opencv"                     # or video, folder, pattern, with their own keys
@@ -78,7 +84,7 @@ class RobotConfig:
         rate_hz: of the control loop [1/s].
         estop: of a button: chip, line on it, and whether low means pressed; None: there is none.
         policy: how to ask the checkpoint.
-        execute_rows: rows of a chunk that are played before the next one takes over; ``None``: three quarters.
+        session: how chunks are executed and when the Reasoner is asked; its ``execute_rows`` is policy's.
         computing: how the checkpoint is computed.
         max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
         cameras: role -> its checked table.
@@ -93,7 +99,7 @@ class RobotConfig:
     rate_hz: float
     estop: tuple[str, int, bool] | None
     policy: PolicyConfig
-    execute_rows: int | None
+    session: SessionConfig
     computing: Computing
     max_first_step: float
     cameras: Mapping[str, Table]
@@ -120,7 +126,7 @@ class RobotConfig:
         path = Path(path)
         top = Table(path, "", read_toml(path))
         driven = () if top.values.keys().isdisjoint(("policy", "camera")) else ("policy", "camera")
-        top.check_keys(("robot", "bus", *driven), ("control", "estop"))
+        top.check_keys(("robot", "bus", *driven), ("control", "estop", "session"))
         base = path.parent
 
         robot = top.table("robot")
@@ -192,7 +198,10 @@ class RobotConfig:
             rate_hz=rate_hz,
             estop=_button(top.table("estop")) if "estop" in top.values else None,
             policy=config,
-            execute_rows=policy.integer("execute_rows", 1, horizon or 128) if "execute_rows" in policy.values else None,
+            session=_session(
+                top.table("session"),
+                policy.integer("execute_rows", 1, horizon or 128) if "execute_rows" in policy.values else None,
+            ),
             computing=_computing(policy),
             max_first_step=policy.positive("max_first_step", "rad", 0.5),
             cameras=cameras,
@@ -216,6 +225,24 @@ class RobotConfig:
                     raise ConfigError(f"{self.path}: {error}") from error
                 cameras[role] = stack.enter_context(camera)
             yield cameras
+
+
+def _session(table: Table, execute_rows: int | None) -> SessionConfig:
+    defaults = SessionConfig()
+    seconds = ("reason_every", "max_answer_age", "stall_after", "frozen_after", "state_delay")
+    numbers = (*seconds, "still", "max_guidance")
+    table.check_keys((), ("mode", "reason", "roll_forward", "camera_delay", "max_tokens", "done_chunks", *numbers))
+    delays = table.table("camera_delay")
+    return SessionConfig(
+        mode=cast(Any, table.choice("mode", MODES, defaults.mode)),
+        reason=cast(Any, table.choice("reason", REASONS, defaults.reason)),
+        execute_rows=execute_rows,
+        roll_forward=table.flag("roll_forward") if "roll_forward" in table.values else defaults.roll_forward,
+        camera_delay={role: delays.number(role) for role in delays.values},
+        max_tokens=table.integer("max_tokens", 1, 4096, defaults.max_tokens),
+        done_chunks=table.integer("done_chunks", 1, 1000, defaults.done_chunks),
+        **{key: table.number(key, getattr(defaults, key)) for key in numbers},
+    )
 
 
 def _computing(policy: Table) -> Computing:

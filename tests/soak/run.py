@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ NUM_ROWS = 30  # of the table in tests/cpp/arm/fault_outcomes.cpp
 NUM_FRAMES = 1_000_000  # of each codec
 NUM_HEADERS = 1_000_000  # of weight files
 SANITIZED = ("test_drivers", "test_emulator", "test_arm")
-THREADED = ("test_hardware", "test_control", "test_drivers", "test_tools")
+THREADED = ("test_hardware", "test_control", "test_drivers", "test_tools", "test_runtime")
 
 
 def main() -> int:
@@ -108,7 +109,25 @@ def soak_live(scale: float, seed: int) -> bool:
     return subprocess.run([*command, str(count), str(seed)], check=False).returncode == 0
 
 
-PARTS = {"live": soak_live, "codecs": soak_codecs, "files": soak_files, "threads": soak_threads}
+def soak_session(scale: float, seed: int) -> bool:
+    """Ten minutes of acting and thinking: memory flat within 1%, every frame and thread accounted for."""
+    from wallx_edge.bench.session import problems, run_for
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = run_for(max(10.0, 600.0 * scale), Path(folder))
+    print("   " + ", ".join(f"{key} {value}" for key, value in found.items()))
+    wrong = problems(found)
+    print("\n".join(f"   {line}" for line in wrong))
+    return not wrong
+
+
+PARTS = {
+    "session": soak_session,
+    "live": soak_live,
+    "codecs": soak_codecs,
+    "files": soak_files,
+    "threads": soak_threads,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

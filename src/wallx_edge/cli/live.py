@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from wallx_edge.robot import Robot, lateness_us
-from wallx_edge.session import Status
+from wallx_edge.session import SessionStatus
 
 __all__ = ["LiveView"]
 
@@ -49,7 +49,7 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
 
-    def __call__(self, status: Status) -> None:
+    def __call__(self, status: SessionStatus) -> None:
         """Shows the newest numbers."""
         if self._live is not None:
             self._live.update(self._table(status), refresh=True)
@@ -57,23 +57,23 @@ class LiveView:
             self._next_line = time.monotonic() + LINE_EVERY
             self._console.print(self._line(status), soft_wrap=True)
 
-    def _progress(self, status: Status) -> str:
+    def _progress(self, status: SessionStatus) -> str:
         if self._duration is None:
             return f"{status.elapsed:.1f} s"
         filled = min(20, int(20 * status.elapsed / self._duration))
         return f"[{'#' * filled}{'.' * (20 - filled)}] {min(status.elapsed, self._duration):.1f}/{self._duration:g} s"
 
-    def _numbers(self, status: Status) -> str:
+    def _numbers(self, status: SessionStatus) -> str:
         loop = self._robot.loop
         histogram, counters = loop.lateness_histogram(), loop.counters()
         limited = max(counters["limited_ticks"].values(), default=0)
         return (
             f"{loop.state:5s} chunk {status.chunks}, age {status.chunk_age * 1e3:.0f} ms, "
-            f"latency {status.latency * 1e3:.0f} ms; loop late p50 {lateness_us(histogram, 0.5):.0f} "
+            f"latency {status.policy_latency * 1e3:.0f} ms; loop late p50 {lateness_us(histogram, 0.5):.0f} "
             f"p99 {lateness_us(histogram, 0.99):.0f} us, {counters['overruns']} overruns, {limited} limited"
         )
 
-    def _line(self, status: Status) -> str:
+    def _line(self, status: SessionStatus) -> str:
         record = self._robot.loop.snapshot()
         joints = ""
         if record is not None:
@@ -81,7 +81,7 @@ class LiveView:
             joints = " | " + " ".join(f"{c:+.2f}/{m:+.2f}" for c, m in pairs) + " rad"
         return f"{self._progress(status)} {self._numbers(status)}{joints}".replace("[", "\\[")
 
-    def _table(self, status: Status) -> Table:
+    def _table(self, status: SessionStatus) -> Table:
         table = Table(
             title=f"{self._progress(status)}  {self._numbers(status)}".replace("[", "\\["), title_justify="left"
         )

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from wallx_edge import _core
-from wallx_edge.cameras import Camera
 from wallx_edge.cli import duration
 from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.cli.live import LiveView
@@ -50,9 +49,12 @@ def run(args: argparse.Namespace) -> int:
         cameras = stack.enter_context(config.open_cameras())
         signals = stack.enter_context(StopSignals())
         robot = stack.enter_context(Robot.connect(config))
-        session = Session(policy, robot, cameras, args.task, config.execute_rows)
+        session = Session(policy, robot, cameras, args.task, config=config.session)
         if args.dry_run:
-            _show_match(console, config, policy, robot, cameras)
+            console.print(f"checkpoint {config.checkpoint}, robot on {config.bus.port}", soft_wrap=True)
+            for what, line in zip(("asked", "given"), config.computing.lines(policy.engine), strict=True):
+                console.print(f"{what:11s} {line}", soft_wrap=True)
+            console.print(session.binding.table())
             _show_chunk(console, session, robot)
             return 128 + signals.received[0] if signals.received else 0
         for shortfall in robot.loop.real_time["shortfalls"]:
@@ -117,21 +119,6 @@ class StopSignals:
         self.received.append(signal.Signals(number))
         if self._session is not None:
             self._session.stop()
-
-
-def _show_match(
-    console: Console, config: RobotConfig, policy: Policy, robot: Robot, cameras: dict[str, Camera]
-) -> None:
-    console.print(f"checkpoint  {config.checkpoint}, statistics {policy.statistics}", soft_wrap=True)
-    for what, line in zip(("asked", "given"), config.computing.lines(policy.engine), strict=True):
-        console.print(f"{what:11s} {line}", soft_wrap=True)
-    console.print(f"robot       {robot.embodiment.name} on {config.bus.port}, {config.calibration}", soft_wrap=True)
-    for role, camera in cameras.items():
-        height, width, _ = camera.read().image.shape
-        console.print(f"camera      {role}: {config.cameras[role].text('kind')}, {width} x {height} pixels")
-    rows = policy.config
-    played = config.execute_rows or "three quarters"
-    console.print(f"chunk       {rows.horizon} rows, {rows.step:.4f} s apart, {played} of them played")
 
 
 def _show_chunk(console: Console, session: Session, robot: Robot) -> None:

@@ -43,10 +43,10 @@ def synth(
     and moved when all are there; after an error nothing of them stays.
 
     The action head is random but for this: the flow contracts towards a target that depends on pictures, text and
-    state, so that the noise does not reach the chunk and neighbouring rows are close. For ``tiny`` and ``medium`` the
-    network is run, and the target is spread over what the generated scene shows. The larger sizes are as large as the
-    published checkpoints, layer for layer (``wall-oss-mini``) or altogether (``wall-oss``), and written as they are
-    drawn: with some pieces of the weights in memory, about 200 MB. The arm moves; it does no task.
+    state, so that the noise does not reach the chunk and neighbouring rows are close. For ``tiny``, ``small`` and
+    ``medium`` the network is run, and the target is spread over what the generated scene shows. The larger sizes are as
+    large as the published checkpoints, layer for layer (``wall-oss-mini``) or altogether (``wall-oss``), and written as
+    they are drawn: with some pieces of the weights in memory, about 200 MB. The arm moves; it does no task.
 
     Args:
         size: of :data:`SIZES`.
