@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,11 @@ class RobotConfig:
         execute_rows = 24                   # rows played before the next chunk takes over
         seed = 0
 
+        [recording]                         # of every run; all of it may be left out
+        enabled = true
+        folder = "recordings"               # ~/.local/state/wallx-edge/recordings by default
+        max_mib = 2048                      # that recordings of this file's name may take there [MiB]
+
         [[camera]]                          # in the order the checkpoint was trained with
         role = "face_view"
         kind = "opencv"                     # or video, folder, pattern, with their own keys
@@ -73,6 +79,7 @@ class RobotConfig:
         policy: how to ask the checkpoint.
         execute_rows: rows of a chunk that are played before the next one takes over; ``None``: three quarters.
         max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
+        recording: folder of the recordings and how much they may take there [bytes]; None: nothing is recorded.
         cameras: role -> its checked table.
         folder: of the checkpoint; None: the file has no policy.
     """
@@ -87,6 +94,7 @@ class RobotConfig:
     policy: PolicyConfig
     execute_rows: int | None
     max_first_step: float
+    recording: tuple[Path, int] | None
     cameras: Mapping[str, Table]
     folder: Path | None
 
@@ -111,7 +119,7 @@ class RobotConfig:
         path = Path(path)
         top = Table(path, "", read_toml(path))
         driven = () if top.values.keys().isdisjoint(("policy", "camera")) else ("policy", "camera")
-        top.check_keys(("robot", "bus", *driven), ("control", "estop"))
+        top.check_keys(("robot", "bus", *driven), ("control", "estop", "recording"))
         base = path.parent
 
         robot = top.table("robot")
@@ -184,6 +192,7 @@ class RobotConfig:
             policy=config,
             execute_rows=policy.integer("execute_rows", 1, horizon or 128) if "execute_rows" in policy.values else None,
             max_first_step=policy.positive("max_first_step", "rad", 0.5),
+            recording=_recording(top.table("recording"), base),
             cameras=cameras,
             folder=base / policy.text("checkpoint") if driven else None,
         )
@@ -205,6 +214,17 @@ class RobotConfig:
                     raise ConfigError(f"{self.path}: {error}") from error
                 cameras[role] = stack.enter_context(camera)
             yield cameras
+
+
+def _recording(table: Table, base: Path) -> tuple[Path, int] | None:
+    table.check_keys((), ("enabled", "folder", "max_mib"))
+    max_bytes = table.integer("max_mib", 32, 1 << 20, 2048) << 20
+    if "folder" in table.values:
+        folder = base / table.text("folder")
+    else:
+        state = os.environ.get("XDG_STATE_HOME", "")
+        folder = (Path(state) if Path(state).is_absolute() else Path.home() / ".local/state") / "wallx-edge/recordings"
+    return (folder, max_bytes) if table.flag("enabled", True) else None
 
 
 def _button(estop: Table) -> tuple[str, int, bool]:

@@ -7,7 +7,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from wallx_edge.policy import Policy
 from wallx_edge.robot import Robot
 from wallx_edge.types import ActionChunk, Observation
 
-__all__ = ["PlayedChunk", "Session", "Status"]
+__all__ = ["Decision", "Moment", "PlayedChunk", "Session", "SessionConfig", "SessionStatus", "Status"]
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,18 @@ def refusal(
 
 
 @dataclass(frozen=True)
-class Status:
+class SessionConfig:
+    """How a session acts.
+
+    Attributes:
+        execute_rows: rows of a chunk that are played before the next is asked for; None: three quarters.
+    """
+
+    execute_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class SessionStatus:
     """What a display shows.
 
     Attributes:
@@ -89,12 +101,69 @@ class Status:
         chunks: handed over so far.
         latency: from observation to hand-over, of the newest chunk [s]; 0 before the first.
         chunk_age: since the newest chunk's observation [s]; 0 before the first.
+        state: idle, running, paused, stopped or failed.
+        task: the instruction.
+        loop_state: of the control loop.
     """
 
     elapsed: float
     chunks: int
     latency: float
     chunk_age: float
+    state: str = "running"
+    task: str = ""
+    loop_state: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """In types of JSON."""
+        return asdict(self)
+
+
+Status = SessionStatus
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One line of the session's log.
+
+    Attributes:
+        time: CLOCK_MONOTONIC [s].
+        kind: observe, chunk, refuse, pause, resume or task.
+        why: in words.
+        observed_at: of the observation [s].
+        task: the instruction.
+        sequence: of the loop's plan.
+    """
+
+    time: float
+    kind: str
+    why: str = ""
+    observed_at: float | None = None
+    task: str = ""
+    sequence: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """In types of JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A decision with what it was about.
+
+    Attributes:
+        decision: the line.
+        observation: of an observe or a chunk.
+        rows: as handed to the loop [rad]   (n, joints)
+        start: when the first is due [s].
+        step: between them [s].
+    """
+
+    decision: Decision
+    observation: Observation | None = None
+    rows: NDArray[np.float64] | None = None
+    start: float = 0.0
+    step: float = 0.0
 
 
 class Session:
@@ -107,6 +176,8 @@ class Session:
         cameras: Mapping[str, Camera],
         task: str,
         execute_rows: int | None = None,
+        *,
+        config: SessionConfig = SessionConfig(),
     ) -> None:
         """Matches policy, robot and cameras.
 
@@ -128,6 +199,12 @@ class Session:
         self._cameras = dict(cameras)
         self._task = task
         horizon = policy.config.horizon
+        execute_rows = execute_rows if execute_rows is not None else config.execute_rows
+        self._listeners: list[Callable[[Moment], None]] = []
+        self._resumed = threading.Event()
+        self._resumed.set()
+        self._is_running = False
+        self._begin = time.monotonic()
         self._execute = execute_rows if execute_rows is not None else max(1, horizon * 3 // 4)
         if not 1 <= self._execute <= horizon:
             raise ConfigError(f"execute_rows is {self._execute}, expected 1 to the horizon {horizon}")
@@ -162,6 +239,59 @@ class Session:
         """Asks :meth:`run` to end soon; from any thread or a signal handler."""
         self._stop.set()
 
+    def pause(self) -> None:
+        """Brakes along the limits and keeps the last command."""
+        self._resumed.clear()
+        self._robot.loop.hold()
+        self._tell(Moment(Decision(time.monotonic(), "pause", task=self._task)))
+
+    def resume(self) -> None:
+        """Goes on from a fresh observation."""
+        if not self._resumed.is_set():
+            self._robot.loop.resume()
+            self._resumed.set()
+            self._tell(Moment(Decision(time.monotonic(), "resume", task=self._task)))
+
+    def set_task(self, task: str) -> None:
+        """Another instruction."""
+        if not task.strip():
+            raise ConfigError("the task is empty")
+        self._task = task
+        self._tell(Moment(Decision(time.monotonic(), "task", task=task)))
+
+    def set_subtask(self, subtask: str | None) -> None:
+        """Not built yet."""
+        raise ConfigError("this session has no reasoner")
+
+    def ask(self, question: str, timeout: float = 30.0) -> str:
+        """Not built yet."""
+        raise ConfigError("this session has no reasoner")
+
+    def subscribe(self, callback: Callable[[Moment], None]) -> Callable[[], None]:
+        """Tells of every decision; what it returns ends that."""
+        self._listeners.append(callback)
+        return lambda: self._listeners.remove(callback)
+
+    def _tell(self, moment: Moment) -> None:
+        for listener in list(self._listeners):
+            listener(moment)
+
+    def status(self) -> SessionStatus:
+        """How it goes."""
+        now = time.monotonic()
+        with self._lock:
+            newest = self._chunks[-1] if self._chunks else None
+            count = len(self._chunks)
+        latency = newest.arrived_at - newest.observed_at if newest else 0.0
+        age = now - newest.observed_at if newest else 0.0
+        if self._failure is not None:
+            state = "failed"
+        elif self._stop.is_set():
+            state = "stopped"
+        else:
+            state = "idle" if not self._is_running else "running" if self._resumed.is_set() else "paused"
+        return SessionStatus(now - self._begin, count, latency, age, state, self._task, self._robot.loop.state)
+
     @property
     def chunks(self) -> list[PlayedChunk]:
         """What was handed to the loop, oldest first."""
@@ -191,7 +321,8 @@ class Session:
         self._policy.act(self.observe())  # warm: the first call sizes buffers and touches weights
         if self._stop.is_set():
             return False
-        begin = time.monotonic()
+        begin = self._begin = time.monotonic()
+        self._is_running = True
         deadline = None if duration is None else begin + duration
         worker = threading.Thread(target=self._work, args=(deadline,), name="policy")
         was_stopped = False
@@ -216,14 +347,8 @@ class Session:
 
     def _look(self, begin: float, on_tick: Callable[[Status], None] | None) -> None:
         self._robot.check()
-        if on_tick is None:
-            return
-        now = time.monotonic()
-        with self._lock:
-            newest = self._chunks[-1] if self._chunks else None
-            count = len(self._chunks)
-        latency = newest.arrived_at - newest.observed_at if newest else 0.0
-        on_tick(Status(now - begin, count, latency, now - newest.observed_at if newest else 0.0))
+        if on_tick is not None:
+            on_tick(self.status())
 
     def _finish(self, begin: float, on_tick: Callable[[Status], None] | None) -> None:
         """Waits until the last chunk has been played and the loop rests on its last row."""
@@ -252,9 +377,14 @@ class Session:
                     return
                 if self._stop.wait(max(0.0, next_at - time.monotonic())):
                     return
+                while not self._resumed.wait(TICK):
+                    if self._stop.is_set():
+                        return
                 # before the observation: rows of an observation from before a stop must die
                 generation = self._robot.loop.generation
                 observation = self.observe()
+                at = observation.captured_at
+                self._tell(Moment(Decision(time.monotonic(), "observe", "", at, self._task), observation))
                 chunk = self._policy.act(observation)
                 if self._stop.is_set():
                     return
@@ -275,6 +405,8 @@ class Session:
                     continue
                 refused = 0
                 sequence = self._robot.play(rows, chunk.observed_at, chunk.step, generation)
+                decision = Decision(time.monotonic(), "chunk", "", at, self._task, sequence)
+                self._tell(Moment(decision, observation, rows, chunk.observed_at, chunk.step))
                 with self._lock:
                     self._chunks.append(PlayedChunk(sequence, chunk.observed_at, time.monotonic(), chunk.step, rows))
                 next_at = max(chunk.observed_at + self._execute * chunk.step, time.monotonic())

@@ -6,22 +6,19 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import termios
-import tty
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
 
-from wallx_edge import _core
-from wallx_edge.cameras import Camera
 from wallx_edge.cli import duration
 from wallx_edge.cli.live import LiveView
-from wallx_edge.policy import Policy
+from wallx_edge.cli.operator import Operator, operate
+from wallx_edge.daemon import Daemon, Notifier
 from wallx_edge.robot import Robot
 from wallx_edge.robot_config import RobotConfig
 from wallx_edge.session import Session
@@ -41,44 +38,36 @@ def run(args: argparse.Namespace) -> int:
     """Runs; 0 when the time is used up, 130 or 143 when a signal ended it. The robot holds either way."""
     config = RobotConfig.load(args.robot)
     console = Console(highlight=False)
+    has_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if args.dry_run:
+        config = replace(config, recording=None)
     with ExitStack() as stack:
-        policy = Policy.load(config.checkpoint, config.policy)
-        cameras = stack.enter_context(config.open_cameras())
         signals = stack.enter_context(StopSignals())
-        robot = stack.enter_context(Robot.connect(config))
-        session = Session(policy, robot, cameras, args.task, config.execute_rows)
+        daemon = stack.enter_context(Daemon(config, "the console of `run`" if has_terminal else "", Notifier()))
         if args.dry_run:
-            _show_match(console, config, policy, robot, cameras)
-            _show_chunk(console, session, robot)
+            _show_match(console, config, daemon)
+            _show_chunk(console, daemon.infer(args.task), daemon.robot)
             return 128 + signals.received[0] if signals.received else 0
-        for shortfall in robot.loop.real_time["shortfalls"]:
+        for shortfall in daemon.robot.loop.real_time["shortfalls"]:
             console.print(f"[bold yellow]not real time:[/] {shortfall}", soft_wrap=True)
-        signals.stop(session)
-        if stack.enter_context(estop_key()):
-            console.print("the space bar is the e-stop; Ctrl-C holds")
-        with LiveView(robot, args.duration, console) as view:
-            session.run(args.duration, view)
+        signals.stop(daemon)
+        operator = Operator(daemon)
+        has_keys = stack.enter_context(operate(operator))
+        with LiveView(daemon.robot, args.duration, console, operator if has_keys else None) as view:
+            is_used_up = daemon.run(args.task, args.duration, view)
     if signals.received:
         console.print(f"stopped by {signals.received[0].name}: the robot holds its last command")
         return 128 + signals.received[0]
+    if not is_used_up:
+        console.print("stopped: the robot holds its last command")
     return 0
 
 
-@contextmanager
-def estop_key() -> Iterator[bool]:
-    """While it lasts, a space on the terminal is an e-stop; whether there is a terminal."""
-    file = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else -1
-    if file < 0:
-        yield False
-        return
-    before = termios.tcgetattr(file)
-    tty.setcbreak(file)
-    listener = _core.EstopListener(key_descriptor=file)
-    try:
-        yield True
-    finally:
-        del listener
-        termios.tcsetattr(file, termios.TCSADRAIN, before)
+class Stoppable(Protocol):
+    """A session or a daemon."""
+
+    def stop(self) -> None:
+        """Ends it with a hold; from a signal handler."""
 
 
 class StopSignals:
@@ -87,11 +76,11 @@ class StopSignals:
     def __init__(self) -> None:
         """Changes no handler yet."""
         self.received: list[signal.Signals] = []
-        self._session: Session | None = None
+        self._session: Stoppable | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    def stop(self, session: Session) -> None:
-        """Names the session to stop; one that was asked for already is stopped now."""
+    def stop(self, session: Stoppable) -> None:
+        """Names the session or daemon to stop; one that was asked for already is stopped now."""
         self._session = session
         if self.received:
             session.stop()
@@ -115,12 +104,11 @@ class StopSignals:
             self._session.stop()
 
 
-def _show_match(
-    console: Console, config: RobotConfig, policy: Policy, robot: Robot, cameras: dict[str, Camera]
-) -> None:
+def _show_match(console: Console, config: RobotConfig, daemon: Daemon) -> None:
+    policy, robot = daemon.policy, daemon.robot
     console.print(f"checkpoint  {config.checkpoint}, statistics {policy.statistics}", soft_wrap=True)
     console.print(f"robot       {robot.embodiment.name} on {config.bus.port}, {config.calibration}", soft_wrap=True)
-    for role, camera in cameras.items():
+    for role, camera in daemon.cameras.items():
         height, width, _ = camera.read().image.shape
         console.print(f"camera      {role}: {config.cameras[role].text('kind')}, {width} x {height} pixels")
     rows = policy.config

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from wallx_edge.errors import ConfigError, DeviceError, WallxError
 
@@ -32,6 +32,7 @@ MAX_UNREAD = 1 << 18  # of answers that a client does not read; then it is close
 HALF_LINE = 10.0  # a line that is not finished by then: the client is told so and closed [s]
 RATE = 20.0  # requests of one client [1/s]; beyond it the client waits, nobody else does
 BURST = 40.0  # that may come at once
+BACKLOG = 128  # that may wait to be taken
 REST = 0.5  # before the next client is taken, when the system has no descriptors left [s]
 
 Reply = Callable[[Mapping[str, Any]], None]
@@ -40,9 +41,9 @@ Reply = Callable[[Mapping[str, Any]], None]
 class Handler:
     """What the server does with a request; a daemon is one."""
 
-    # verb -> whether it takes a text; those of `moving` only the client that has control may send
-    verbs: Mapping[str, bool] = {}
-    moving: frozenset[str] = frozenset()
+    # verb -> whether it needs a text; None: it may have one
+    verbs: ClassVar[Mapping[str, bool | None]] = {}
+    moving: ClassVar[frozenset[str]] = frozenset()  # only the client that has control may send these
 
     def handle(self, verb: str, text: str, reply: Reply) -> Mapping[str, Any] | None:
         """Does it, without waiting: on the server's thread.
@@ -83,7 +84,7 @@ class Server:
     """
 
     def __init__(self, path: Path, handler: Handler, owner: str = "") -> None:
-        """Listens from now on.
+        """Takes the path; clients are answered once it is entered.
 
         Args:
             path: of the socket; its folder is made for this user alone.
@@ -109,10 +110,10 @@ class Server:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._work, name="socket")
-        self._thread.start()
 
     def __enter__(self) -> Server:
-        """The server itself."""
+        """Starts to answer."""
+        self._thread.start()
         return self
 
     def __exit__(
@@ -128,8 +129,8 @@ class Server:
         return {"clients": len(self._clients), "control": self._owner or (writer.name if writer else "")}
 
     def close(self) -> None:
-        """Says nothing more, closes every client, removes the socket. Blocks until the thread has ended. Idempotent."""
-        if self._is_closing:
+        """Closes every client and removes the socket. Blocks until the thread has ended. Idempotent."""
+        if self._wake < 0:
             return
         self._is_closing = True
         self._ring()
@@ -138,7 +139,7 @@ class Server:
         self._wake = -1
 
     def _ring(self) -> None:
-        with contextlib.suppress(OSError):
+        if self._wake >= 0:  # an answer may come too late
             os.eventfd_write(self._wake, 1)
 
     def _work(self) -> None:
@@ -244,20 +245,23 @@ class Server:
                 number = None
                 raise ConfigError("'id' must be a whole number or a text")
             verb, text = request.get("verb"), request.get("text", "")
-            takes_text = self._handler.verbs.get(verb) if isinstance(verb, str) else None
-            if takes_text is None:
+            if not isinstance(verb, str) or verb not in self._handler.verbs:
                 raise ConfigError(f"unknown verb {verb!r:.40}; known are {', '.join(self._handler.verbs)}")
             unknown = [key for key in request if key not in ("id", "verb", "text")]
             if unknown:
                 raise ConfigError(f"{unknown[0]!r:.40} is not a known key; known are id, verb, text")
-            if not isinstance(text, str) or takes_text != bool(text.strip()):
-                raise ConfigError(f"{verb!r} {'needs a' if takes_text else 'takes no'} text")
+            needs = self._handler.verbs[verb]
+            if not isinstance(text, str) or needs not in (None, bool(text.strip())):
+                raise ConfigError(f"{verb!r} {'takes no' if needs is False else 'needs a'} text")
             if verb in self._handler.moving:
                 self._take_control(client)
             answer = self._handler.handle(verb, text.strip(), lambda late: self._reply(client, number, late))
             return None if answer is None else _with_id(number, {"ok": True, **answer})
         except WallxError as error:
             return _with_id(number, {"ok": False, "error": str(error)})
+        except Exception as error:  # a mistake of ours must not end the thread that takes a stop
+            log.exception("request %r", line[:200])
+            return _with_id(number, {"ok": False, "error": f"internal error: {error}"})
 
     def _take_control(self, client: _Client) -> None:
         if self._owner:
@@ -357,7 +361,7 @@ def _listen(path: Path) -> socket.socket:
         path.unlink(missing_ok=True)  # of one that died
         os.fchmod(listener.fileno(), 0o600)  # before bind: there must be no moment at which others may connect
         listener.bind(str(path))
-        listener.listen(MAX_CLIENTS)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()

@@ -34,7 +34,7 @@ from wallx_edge.recording.topics import (
 
 if TYPE_CHECKING:
     from wallx_edge._core import ControlLoop
-    from wallx_edge.types import ActionChunk, Observation
+    from wallx_edge.types import Observation
 
 __all__ = ["Recorder", "RecorderStatus"]
 
