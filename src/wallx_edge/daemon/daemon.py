@@ -159,7 +159,7 @@ class Daemon(Handler):
                     self._error = ""
             except WallxError as error:
                 self._error = str(error)
-                log.error("%s", error)
+                log.error("%s", self._error)
                 self._check()
 
     def infer(self, task: str) -> Session:
