@@ -16,12 +16,13 @@ TABLE: dict[str, set[str]] = {
     "cpp/backend": {"base"},
     "cpp/model": {"base", "backend"},
     "cpp/engine": {"base", "backend", "model"},
+    "cpp/runtime": {"base", "backend", "model", "engine"},
     "cpp/hardware": {"base"},
     "cpp/control": {"base", "hardware"},
     "cpp/emulator": {"base"},
     "drivers": {"base", "hardware"},
     "cpp/tools": {"base", "hardware", "drivers"},
-    "bindings/core": {"base", "backend", "model", "engine", "hardware", "control", "drivers"},
+    "bindings/core": {"base", "backend", "model", "engine", "runtime", "hardware", "control", "drivers"},
     "bindings/emulator": {"base", "emulator"},
 }
 

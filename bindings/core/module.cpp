@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m) {
   wallx::register_errors(m);
   wallx::register_engine(m);
   wallx::register_context(m);
+  wallx::register_queue(m);
   wallx::register_bus(m);
   wallx::register_motor_registers(m);
   wallx::register_robot(m);

@@ -11,6 +11,7 @@
 #include "bindings/core/register.hpp"
 #include "drivers/buses/mailbox.hpp"
 #include "drivers/buses/registry.hpp"
+#include "drivers/buses/stepped_bus.hpp"
 
 namespace py = pybind11;
 
@@ -159,10 +160,30 @@ void register_bus(py::module_& m) {
       .def("collect", &collect<CanFrame>, py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>(),
            "Frames to send; none in time: empty. Blocks. Raises BusError once disconnected.");
 
+  py::class_<SteppedLine, std::shared_ptr<SteppedLine>>(m, "SteppedLine",
+                                                        "An emulated line on a simulated clock.")
+      .def(py::init([](py::function exchange, std::int64_t now_ns) {
+             return std::make_shared<SteppedLine>(
+                 [exchange = std::move(exchange)](std::span<const std::uint8_t> bytes, TimePoint now) {
+                   const py::gil_scoped_acquire acquire;
+                   const py::bytes sent(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+                   const auto said = exchange(sent, now.time_since_epoch().count()).cast<py::tuple>();
+                   const std::string answer = said[0].cast<std::string>();
+                   return std::pair(std::vector<std::uint8_t>(answer.begin(), answer.end()),
+                                    TimePoint(Duration(said[1].cast<std::int64_t>())));
+                 },
+                 TimePoint(Duration(now_ns)));
+           }),
+           py::arg("exchange"), py::arg("now_ns"))
+      .def(
+          "advance",
+          [](SteppedLine& self, std::int64_t now_ns) { self.advance(TimePoint(Duration(now_ns))); },
+          py::arg("now_ns"));
+
   py::class_<BusConfig>(m, "BusConfig", "Which line a robot's motors are on.")
       .def(py::init([](std::string kind, std::string port, int baud_rate, int bit_rate, int data_bit_rate,
                        std::string interface, std::shared_ptr<ByteMailbox> byte_mailbox,
-                       std::shared_ptr<CanMailbox> can_mailbox) {
+                       std::shared_ptr<CanMailbox> can_mailbox, std::shared_ptr<SteppedLine> stepped_line) {
              return BusConfig{std::move(kind),
                               std::move(port),
                               baud_rate,
@@ -170,11 +191,13 @@ void register_bus(py::module_& m) {
                               data_bit_rate,
                               std::move(interface),
                               std::move(byte_mailbox),
-                              std::move(can_mailbox)};
+                              std::move(can_mailbox),
+                              std::move(stepped_line)};
            }),
            py::kw_only(), py::arg("kind") = "serial", py::arg("port") = "", py::arg("baud_rate") = 1'000'000,
            py::arg("bit_rate") = 1'000'000, py::arg("data_bit_rate") = 0, py::arg("interface") = "",
-           py::arg("byte_mailbox") = nullptr, py::arg("can_mailbox") = nullptr)
+           py::arg("byte_mailbox") = nullptr, py::arg("can_mailbox") = nullptr,
+           py::arg("stepped_line") = nullptr)
       .def_readonly("kind", &BusConfig::kind)
       .def_readonly("port", &BusConfig::port, "Device, network interface, group address or file.")
       .def_readonly("baud_rate", &BusConfig::baud_rate, "Of a serial device [bit/s].")

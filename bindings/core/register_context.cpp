@@ -8,29 +8,12 @@
 #include "base/errors.hpp"
 #include "bindings/core/arrays.hpp"
 #include "bindings/core/engine.hpp"
+#include "bindings/core/flow.hpp"
 #include "bindings/core/register.hpp"
 #include "engine/text_decoder.hpp"
 
 namespace wallx {
 namespace {
-
-FlowOptions to_options(std::int64_t num_steps, const std::string& attention, const std::string& time_grid) {
-  FlowOptions options;
-  options.num_steps = num_steps;
-  if (attention == "causal") {
-    options.attention = ActionAttention::causal;
-  } else if (attention == "bidirectional") {
-    options.attention = ActionAttention::bidirectional;
-  } else if (attention != "checkpoint") {
-    throw ConfigError("attention is '" + attention + "', expected 'checkpoint', 'bidirectional' or 'causal'");
-  }
-  if (time_grid == "legacy") {
-    options.time_grid = TimeGrid::legacy;
-  } else if (time_grid != "intervals") {
-    throw ConfigError("time_grid is '" + time_grid + "', expected 'intervals' or 'legacy'");
-  }
-  return options;
-}
 
 py::dict to_dict(const Trace& trace) {
   py::dict out;
@@ -41,49 +24,38 @@ py::dict to_dict(const Trace& trace) {
   return out;
 }
 
-py::object prefill(Context& self, const py::object& ids_like, const py::object& pixels_like,
-                   const py::object& grids, std::int64_t state_token_id, const py::object& state_like,
-                   const py::object& mask_like, bool is_traced, bool reuse) {
-  const Integers ids = to_integers("ids", ids_like);
-  const Floats pixels = to_floats("pixels", pixels_like);
-  const Floats state = to_floats("state", state_like);
-  const Floats state_mask = to_floats("state_mask", mask_like);
-  const std::vector<Grid> parsed = to_grids(grids);
-  const Prompt prompt{view(ids), view(pixels), parsed, state_token_id, view(state), view(state_mask)};
+py::object prefill(Context& self, const py::object& ids, const py::object& pixels, const py::object& grids,
+                   std::int64_t state_token_id, const py::object& state, const py::object& state_mask,
+                   bool is_traced, bool reuse) {
+  const OwnPrompt prompt = to_prompt(ids, pixels, grids, state_token_id, state, state_mask);
   Trace trace;
   std::int64_t shared = 0;
   {
     py::gil_scoped_release release;
-    shared = self.prefill(prompt, is_traced ? &trace : nullptr, reuse);
+    shared = self.prefill(prompt.view(), is_traced ? &trace : nullptr, reuse);
   }
   if (is_traced) return to_dict(trace);
   return py::int_(shared);
 }
 
-py::object denoise(Context& self, const py::object& noise_like, const py::object& mask_like,
-                   std::int64_t num_steps, const std::string& attention, const std::string& time_grid,
-                   const py::object& padding_like, std::optional<float> time_scale,
-                   std::optional<float> time_shift, bool is_traced) {
-  const Floats noise = to_floats("noise", noise_like);
-  const Floats dof_mask = to_floats("dof_mask", mask_like);
-  const Floats padding = padding_like.is_none() ? Floats(0) : to_floats("padding_action", padding_like);
-  FlowOptions options = to_options(num_steps, attention, time_grid);
-  options.padding_action = view(padding);
-  options.time_scale = time_scale;
-  options.time_shift = time_shift;
-  if (noise.ndim() != 2) throw ConfigError("noise must have shape (horizon, action_dim)");
-  if (!padding_like.is_none() && padding.size() == 0)
-    throw ConfigError("padding_action has 0 values, expected one for each dim");
-  std::vector<float> actions(noise.data(), noise.data() + noise.size());
-  const std::vector<py::ssize_t> shape{noise.shape(0), noise.shape(1)};
+py::object denoise(Context& self, const py::object& noise, const py::object& dof_mask, std::int64_t num_steps,
+                   std::string attention, std::string time_grid, const py::object& padding_action,
+                   std::optional<float> time_scale, std::optional<float> time_shift,
+                   const py::object& previous, const py::object& guidance, std::int64_t num_frozen,
+                   float max_guidance, bool is_traced) {
+  OwnFlow flow = to_flow(noise, dof_mask,
+                         {num_steps, std::move(attention), std::move(time_grid), padding_action, time_scale,
+                          time_shift, previous, guidance, num_frozen, max_guidance});
   FlowSteps steps;
   Trace trace;
   {
     py::gil_scoped_release release;
-    self.denoise(actions, view(dof_mask), shape[0], options, is_traced ? &steps : nullptr,
+    self.denoise(flow.noise, flow.mask, flow.horizon, flow.view(), is_traced ? &steps : nullptr,
                  is_traced ? &trace : nullptr);
   }
-  const py::array_t<float> out = to_array(actions, shape);
+  const auto rows = static_cast<py::ssize_t>(flow.horizon);
+  const std::vector<py::ssize_t> shape{rows, static_cast<py::ssize_t>(flow.noise.size()) / rows};
+  const py::array_t<float> out = to_array(flow.noise, shape);
   if (!is_traced) return out;
   py::dict traced = to_dict(trace);
   const auto count = static_cast<py::ssize_t>(steps.times.size()) - 1;
@@ -113,14 +85,22 @@ const char* to_name(TextEnd end) {
 }  // namespace
 
 void register_context(py::module_& m) {
-  py::class_<Context>(m, "Context", "The engine's state of one conversation.")
+  py::class_<Timings>(m, "Timings", "How long the parts of a context's last calls took [s].")
+      .def_readonly("vision", &Timings::vision)
+      .def_readonly("prefill", &Timings::prefill)
+      .def_readonly("steps", &Timings::steps)
+      .def_readonly("decode", &Timings::decode)
+      .def_readonly("logits", &Timings::logits);
+  py::class_<Context, std::shared_ptr<Context>>(m, "Context", "The engine's state of one conversation.")
       .def(py::init([](const Engine& engine, std::int64_t max_tokens, const std::string& rope_layout) {
-             return std::make_unique<Context>(engine.model, max_tokens, to_layout(rope_layout));
+             return std::make_shared<Context>(engine.model, max_tokens, to_layout(rope_layout));
            }),
            py::arg("engine"), py::arg("max_tokens") = 2048, py::arg("rope_layout") = "hf")
       .def_property_readonly("length", &Context::length)
       .def_property_readonly("max_tokens", &Context::max_tokens)
+      .def_property_readonly("timings", [](const Context& self) { return self.timings(); })
       .def_property_readonly("cache_bytes", &Context::cache_bytes)
+      .def_property_readonly("num_pictures", &Context::num_pictures)
       .def("fork", &Context::fork)
       .def("prefill", &prefill, py::arg("ids"), py::arg("pixels") = Floats(0), py::arg("grids") = Integers(0),
            py::arg("state_token_id") = -1, py::arg("state") = Floats(0), py::arg("state_mask") = Floats(0),
@@ -128,9 +108,11 @@ void register_context(py::module_& m) {
       .def("denoise", &denoise, py::arg("noise"), py::arg("dof_mask"), py::arg("num_steps") = 10,
            py::arg("attention") = "checkpoint", py::arg("time_grid") = "intervals", py::kw_only(),
            py::arg("padding_action") = py::none(), py::arg("time_scale") = py::none(),
-           py::arg("time_shift") = py::none(), py::arg("trace") = false)
+           py::arg("time_shift") = py::none(), py::arg("previous") = py::none(),
+           py::arg("guidance") = py::none(), py::arg("num_frozen") = 0, py::arg("max_guidance") = 10.0f,
+           py::arg("trace") = false)
       .def("logits",
-           [](const Context& self) {
+           [](Context& self) {
              py::array_t<float> out(self.model().language().vocab_size());
              const std::span<float> to{out.mutable_data(), static_cast<std::size_t>(out.size())};
              py::gil_scoped_release release;
@@ -143,9 +125,9 @@ void register_context(py::module_& m) {
       .def(py::init([](Context& context, std::int64_t max_new_tokens, std::vector<std::int64_t> stop_ids,
                        float temperature, float top_p, std::uint64_t seed,
                        std::optional<std::pair<std::int64_t, std::int64_t>> allowed_ids) {
-             TextOptions options{max_new_tokens, std::move(stop_ids), temperature, top_p, seed, 0, {}};
-             if (allowed_ids) std::tie(options.first_id, options.end_id) = *allowed_ids;
-             return std::make_unique<TextDecoder>(context, options);
+             return std::make_unique<TextDecoder>(
+                 context,
+                 to_text_options(max_new_tokens, std::move(stop_ids), temperature, top_p, seed, allowed_ids));
            }),
            py::arg("context"), py::kw_only(), py::arg("max_new_tokens") = 100,
            py::arg("stop_ids") = std::vector<std::int64_t>{}, py::arg("temperature") = 0.0f,

@@ -8,6 +8,8 @@
 #include <span>
 #include <string>
 
+#include "backend/cpu/cpu_backend.hpp"
+#include "backend/cpu/fp32.hpp"
 #include "base/errors.hpp"
 #include "bindings/core/arrays.hpp"
 #include "bindings/core/engine.hpp"
@@ -124,11 +126,20 @@ void register_weights(py::module_& m) {
       .def_static(
           "load",
           [](const std::string& directory, const Slots& dof, const Slots& agent_pos,
-             std::optional<bool> is_state_text) {
-            return std::make_shared<Engine>(Engine{WallOss::load(directory, dof, agent_pos, is_state_text)});
+             std::optional<bool> is_state_text, const std::string& precision, int threads,
+             const std::vector<int>& cores, const std::string& kernels) {
+            const LoadOptions options{precision,
+                                      std::make_shared<CpuBackend>(CpuOptions{threads, cores, kernels})};
+            return std::make_shared<Engine>(
+                Engine{WallOss::load(directory, dof, agent_pos, is_state_text, options)});
           },
           py::arg("directory"), py::arg("dof") = Slots{}, py::arg("agent_pos") = Slots{},
-          py::arg("is_state_text") = std::nullopt, py::call_guard<py::gil_scoped_release>())
+          py::arg("is_state_text") = std::nullopt, py::arg("precision") = "", py::arg("threads") = 0,
+          py::arg("cores") = std::vector<int>{}, py::arg("kernels") = "",
+          py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("precision", [](const Engine& e) { return e.model->precision().name; })
+      .def_property_readonly("backend", [](const Engine& e) { return e.model->backend()->name(); })
+      .def_property_readonly("packed_bytes", [](const Engine& e) { return e.model->packed_bytes(); })
       .def_property_readonly("config", [](const Engine& e) { return e.model->config(); })
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.model->language().vocab_size(); })
       .def_property_readonly("tensor_names", [](const Engine& e) { return e.model->weights().names(); })
@@ -208,7 +219,7 @@ void register_positions(py::module_& m) {
           throw ConfigError("x must have shape (tokens, heads, head_dim), cos and sin (tokens, head_dim)");
         py::array_t<float> out({x.shape(0), x.shape(1), x.shape(2)});
         std::copy_n(x.data(), x.size(), out.mutable_data());
-        apply_rotary(out.mutable_data(), x.shape(0), x.shape(1) * x.shape(2), x.shape(1), x.shape(2),
+        cpu::apply_rotary(out.mutable_data(), x.shape(0), x.shape(1) * x.shape(2), x.shape(1), x.shape(2),
                      {cos.data(), sin.data()});
         return out;
       },
@@ -223,6 +234,12 @@ void register_positions(py::module_& m) {
         return out;
       },
       py::arg("time"), py::arg("width"));
+  m.def("precisions", &Precision::names);
+  m.def("kernels", [] {
+    std::vector<std::string> names;
+    for (const cpu::Kernels* kernels : cpu::available_kernels()) names.push_back(kernels->name);
+    return names;
+  });
   m.def(
       "read_safetensors",
       [](const std::string& path) {

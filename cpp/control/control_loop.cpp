@@ -401,7 +401,9 @@ std::uint64_t ControlLoop::submit(std::span<const double> rows, TimePoint start,
     throw ConfigError("plan of generation " + std::to_string(generation) +
                       ", but the loop is in generation " + std::to_string(plans_.generation()) +
                       "; read the loop's generation after a stop");
-  make_plan(plans_.back(), rows, robot_->embodiment().joints, on_grid(start), step, generation);
+  const bool falls_on_ticks = std::chrono::round<Duration>(step) % period_ == Duration::zero();
+  make_plan(plans_.back(), rows, robot_->embodiment().joints, falls_on_ticks ? on_grid(start) : start, step,
+            generation);
   return plans_.publish();
 }
 

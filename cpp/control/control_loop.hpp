@@ -79,8 +79,8 @@ class ControlLoop {
   void stop() noexcept;
   bool is_running() const noexcept { return is_running_.load(std::memory_order_acquire); }
 
-  // Any thread. `start` is moved up to the grid, so that rows fall on ticks when `step` is a multiple of the
-  // period. The plan's sequence number, or 0 when `generation` is over (see generation()): the plan died at
+  // Any thread. When `step` is a multiple of the period, `start` is moved up to the grid, so that rows fall
+  // on ticks. The plan's sequence number, or 0 when `generation` is over (see generation()): the plan died at
   // the door. Throws ConfigError: see make_plan; or a generation that has not begun.
   std::uint64_t submit(std::span<const double> rows, TimePoint start, Seconds step, std::uint32_t generation);
   std::uint32_t generation() const noexcept { return plans_.generation(); }

@@ -3,6 +3,7 @@
 #include "engine/context.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -32,21 +33,18 @@ bool is_same(std::span<const float> a, std::span<const float> b) {
 
 std::int64_t num_patches(const Grid& grid) { return grid[0] * grid[1] * grid[2]; }
 
-// from what the head gave to the velocity of each dim, in place
-void finish_velocity(float time, const ModelConfig& config, std::span<const float> x,
-                     std::span<const float> noise, std::span<const float> mask,
-                     std::span<const float> padding_action, std::span<float> velocity) {
-  if (config.does_predict_actions) {
-    // the bound is the newer reference's
-    const float left = std::max(1 - time, 0.05f);
-    for (std::size_t i = 0; i < velocity.size(); ++i) velocity[i] = (velocity[i] - x[i]) / left;
-  }
-  if (padding_action.empty()) return;
-  for (std::size_t i = 0; i < velocity.size(); ++i) {
-    const float straight = padding_action[i % padding_action.size()] - noise[i];
-    velocity[i] = velocity[i] * mask[i] + straight * (1 - mask[i]);
-  }
-}
+// adds up the time until it ends
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& total) : total_(total) {}
+  ~Stopwatch() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  double& total_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
 
 }  // namespace
 
@@ -66,10 +64,9 @@ class Context::Use {
 
 Context::Context(std::shared_ptr<const WallOss> model, std::int64_t max_tokens, RopeLayout rope_layout,
                  State state)
-    : model_(std::move(model)),
-      max_tokens_(max_tokens),
-      rope_layout_(rope_layout),
-      state_(std::move(state)) {}
+    : model_(std::move(model)), max_tokens_(max_tokens), rope_layout_(rope_layout), state_(std::move(state)) {
+  language_.stream = vision_.stream = action_.stream = model_->backend()->make_stream();
+}
 
 Context::Context(std::shared_ptr<const WallOss> model, std::int64_t max_tokens, RopeLayout rope_layout)
     : Context(model, max_tokens, rope_layout, State{model->language().empty_cache(), {}, {}, {}, {}, {}, 0}) {
@@ -87,6 +84,12 @@ std::size_t Context::cache_bytes() const {
   return state_.cache.num_bytes();
 }
 
+void Context::set_pause(Pause pause, std::int64_t max_rows) {
+  const Use use(*this);
+  language_.pause = vision_.pause = std::move(pause);
+  max_rows_ = max_rows;
+}
+
 void Context::require_prompt(const char* call) const {
   if (length() == 0) throw ConfigError(std::string(call) + ": the context is empty; call prefill first");
 }
@@ -102,9 +105,13 @@ void Context::rotary_at(std::int64_t first, std::int64_t count) {
   MropePositions positions;
   for (std::int64_t i = 0; i < count; ++i) positions.time.push_back(first + i);
   positions.height = positions.width = positions.time;
-  language_.cos.clear();
-  language_.sin.clear();
-  rotary_tables(positions, model_->config(), rope_layout_, language_.cos, language_.sin);
+  set_rotary(positions);
+}
+
+void Context::set_rotary(const MropePositions& positions) {
+  std::vector<float> cos, sin;
+  rotary_tables(positions, model_->config(), rope_layout_, cos, sin);
+  model_->language().set_rotary(language_, cos, sin);
 }
 
 MropePositions Context::require_valid(const Prompt& prompt) const {
@@ -155,6 +162,7 @@ std::vector<std::shared_ptr<const Context::Picture>> Context::see(const Prompt& 
                                                                   bool reuse) {
   const VisionConfig& config = model_->config().vision;
   const std::int64_t merge = config.spatial_merge_size, width = model_->config().hidden_size;
+  Backend& backend = *model_->backend();
   const float* pixels = prompt.pixels.data();
   std::vector<std::shared_ptr<const Picture>> seen;
   std::vector<std::shared_ptr<Picture>>
@@ -168,14 +176,20 @@ std::vector<std::shared_ptr<const Context::Picture>> Context::see(const Prompt& 
       grids.push_back(picture->grid);
       patches += num_patches(picture->grid);
     }
-    std::vector<float> tokens(static_cast<std::size_t>(patches / (merge * merge) * width));
-    model_->vision().forward(first_fresh, grids, vision_, tokens.data(), trace);
-    auto from = tokens.begin();
+    const Stopwatch watch(timings_.vision);
+    const Memory tokens =
+        backend.allocate(static_cast<std::size_t>(patches / (merge * merge) * width) * sizeof(float));
+    model_->vision().forward(first_fresh, grids, vision_, tokens.as(), trace);
+    const auto* from = tokens.as<std::byte>();
     for (const auto& picture : fresh) {
-      const auto to = from + num_patches(picture->grid) / (merge * merge) * width;
-      picture->tokens.assign(from, to);
-      from = to;
+      const auto bytes =
+          static_cast<std::size_t>(num_patches(picture->grid) / (merge * merge) * width) * sizeof(float);
+      picture->tokens = backend.allocate(bytes);
+      backend.copy(*vision_.stream, from, picture->tokens.as<void>(), bytes);
+      from += bytes;
     }
+    num_pictures_ += std::ssize(fresh);
+    backend.synchronize(*vision_.stream);
     fresh.clear();
   };
   for (const Grid& grid : prompt.grids) {
@@ -237,52 +251,55 @@ std::int64_t Context::num_shared(const Prompt& prompt, const std::vector<Token>&
   return static_cast<std::int64_t>(shared);
 }
 
-// computes the prompt's tokens from `first` on
+// computes the prompt's tokens from `first` to before `last`
 void Context::fill(const Prompt& prompt, const MropePositions& positions, const std::vector<Token>& tokens,
-                   std::int64_t first, Trace* trace) {
+                   std::int64_t first, std::int64_t last, Trace* trace) {
   const ModelConfig& config = model_->config();
-  const std::int64_t width = config.hidden_size, length_after = std::ssize(tokens);
-  const std::int64_t rows = length_after - first;
-  model_->language().reserve(language_, rows, length_after);
-  float* hidden = language_.hidden.data();
-  model_->language().embed(prompt.ids.subspan(static_cast<std::size_t>(first)), hidden);
+  const std::int64_t width = config.hidden_size, rows = last - first;
+  const Stopwatch watch(timings_.prefill);
+  Backend& backend = *model_->backend();
+  model_->language().reserve(language_, rows);
+  Stream& stream = *language_.stream;
+  float* hidden = language_.hidden.as();
+  model_->language().embed(
+      prompt.ids.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)), language_, hidden);
+  const auto row_bytes = static_cast<std::size_t>(width) * sizeof(float);
   const Picture* picture = nullptr;
-  std::int64_t within = 0;  // image tokens of this picture before this one
-  for (std::int64_t i = 0; i < length_after; ++i) {
+  std::size_t within = 0;  // bytes of this picture's tokens before this one
+  for (std::int64_t i = 0; i < last; ++i) {
     const Token& token = tokens[static_cast<std::size_t>(i)];
     float* to = hidden + (i - first) * width;
     if (token.picture) {
-      if (token.picture != picture || within * width == std::ssize(picture->tokens)) within = 0;
+      if (token.picture != picture || within == token.picture->tokens.size()) within = 0;
       picture = token.picture;
-      if (i >= first) std::copy_n(picture->tokens.data() + within * width, width, to);
-      ++within;
+      if (i >= first) backend.copy(stream, picture->tokens.as<std::byte>() + within, to, row_bytes);
+      within += row_bytes;
     } else {
       picture = nullptr;
     }
     if (token.is_state && i >= first) {
-      model_->action_head().embed_state(prompt.state.data(), prompt.state_mask.data(), action_, to);
-      if (trace) trace->append("state_embed", to, 1, width);
+      model_->action_head().embed_state(prompt.state, prompt.state_mask, action_, to);
+      if (trace) trace->append("state_embed", backend, stream, to, 1, width);
     }
   }
-  if (trace) trace->append("inputs_embeds", hidden, rows, width);
+  if (trace) trace->append("inputs_embeds", backend, stream, hidden, rows, width);
 
   MropePositions rest;
-  rest.time.assign(positions.time.begin() + first, positions.time.end());
-  rest.height.assign(positions.height.begin() + first, positions.height.end());
-  rest.width.assign(positions.width.begin() + first, positions.width.end());
-  language_.cos.clear();
-  language_.sin.clear();
-  rotary_tables(rest, config, rope_layout_, language_.cos, language_.sin);
+  rest.time.assign(positions.time.begin() + first, positions.time.begin() + last);
+  rest.height.assign(positions.height.begin() + first, positions.height.begin() + last);
+  rest.width.assign(positions.width.begin() + first, positions.width.begin() + last);
+  set_rotary(rest);
   state_.cache.append(rows);
   model_->language().forward({.rows = rows}, language_, state_.cache, trace);
-  const float* last = language_.normed.data() + (rows - 1) * width;
-  state_.last_normed.assign(last, last + width);
+  state_.last_normed.resize(static_cast<std::size_t>(width));
+  backend.download(stream, language_.normed.as() + (rows - 1) * width, state_.last_normed.data(), row_bytes);
   state_.next_position = positions.next;
 }
 
 std::int64_t Context::prefill(const Prompt& prompt, Trace* trace, bool reuse) {
   const Use use(*this);
   ++revision_;
+  timings_.vision = timings_.prefill = 0;
   reuse = reuse && !trace;
   try {
     const MropePositions positions = require_valid(prompt);
@@ -291,7 +308,9 @@ std::int64_t Context::prefill(const Prompt& prompt, Trace* trace, bool reuse) {
     std::vector<Token> tokens = tokens_of(prompt, pictures);
     const std::int64_t shared = reuse ? num_shared(prompt, tokens) : 0;
     state_.cache.truncate(shared);
-    fill(prompt, positions, tokens, shared, trace);
+    const std::int64_t length = std::ssize(tokens), most = max_rows_ > 0 && !trace ? max_rows_ : length;
+    for (std::int64_t first = shared; first < length; first += most)
+      fill(prompt, positions, tokens, first, std::min(length, first + most), trace);
     state_.tokens = std::move(tokens);
     state_.pictures = pictures;
     state_.robot_state.assign(prompt.state.begin(), prompt.state.end());
@@ -314,6 +333,7 @@ void Context::require_valid(std::span<const float> actions, std::span<const floa
   require_size("dof_mask", mask.size(), horizon * config.action_dim());
   require_finite("noise", actions);
   require_finite("dof_mask", mask);
+  if (!options.guide.is_empty()) wallx::require_valid(options.guide, horizon, config.action_dim());
   if (!options.padding_action.empty()) {
     require_size("padding_action", options.padding_action.size(), config.action_dim());
     require_finite("padding_action", options.padding_action);
@@ -332,16 +352,17 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
   const Language& language = model_->language();
   const ActionHead& head = model_->action_head();
   const std::vector<float> times = time_points(options, config.time_scale, config.time_shift);
-  const std::int64_t width = language.width(Expert::action), before = length();
+  const std::int64_t width = language.width(Expert::action);
   const bool is_causal = options.attention == ActionAttention::checkpoint
                              ? config.is_action_causal
                              : options.attention == ActionAttention::causal;
-  velocity_.resize(actions.size());
-  noise_.assign(actions.begin(), actions.end());
-  condition_.resize(static_cast<std::size_t>(config.condition_width));
-  language.reserve(language_, horizon, before + horizon);
+  Backend& backend = *model_->backend();
+  language.reserve(language_, horizon);
+  Stream& stream = *language_.stream;
   rotary_at(state_.next_position, horizon);
-  if (steps) *steps = {times, noise_, {}, {}, {}};
+  const std::vector<float> noise(actions.begin(), actions.end());
+  if (steps) *steps = {times, noise, {}, {}, {}};
+  timings_.steps.assign(times.size() - 1, 0);
   struct Borrow {  // the action tokens' entries leave the cache with this call
     Borrow(KvCache& of, std::int64_t rows) : cache(of), length(of.length()) { cache.append(rows); }
     ~Borrow() { cache.truncate(length); }
@@ -349,36 +370,94 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
     std::int64_t length;
   } const borrow(state_.cache, horizon);
 
-  for (std::size_t i = 0; i + 1 < times.size(); ++i) {
-    Trace* first = i == 0 ? trace : nullptr;
-    head.embed_actions(actions.data(), mask.data(), horizon, times[i], action_, language_.hidden.data());
-    if (first) {
-      first->append("action_embed", language_.hidden.data(), horizon, width);
-      first->append("inputs_embeds", language_.hidden.data(), horizon, width);
-    }
-    if (config.has_adaptive_norms) head.embed_time(times[i], action_, condition_.data());
-    language.forward({horizon, Expert::action, is_causal, condition_.data()}, language_, state_.cache, first);
-    if (trace && i == 1) trace->append("step1.norm", language_.normed.data(), horizon, width);
-    head.velocity(language_.normed.data(), horizon, action_, velocity_.data());
-    if (steps) steps->v_raw.insert(steps->v_raw.end(), velocity_.begin(), velocity_.end());
-    finish_velocity(times[i], config, actions, noise_, mask, options.padding_action, velocity_);
-    const float dt = times[i + 1] - times[i];
-    for (std::size_t j = 0; j < actions.size(); ++j) actions[j] += velocity_[j] * dt;
-    if (!steps) continue;
-    steps->x.insert(steps->x.end(), actions.begin(), actions.end());
-    steps->v.insert(steps->v.end(), velocity_.begin(), velocity_.end());
-    steps->condition.insert(steps->condition.end(), condition_.begin(), condition_.end());
+  // x lies in the rows that the first layer takes, beside the mask where it takes that too
+  const std::int64_t dim = config.action_dim(), input_width = head.input_width();
+  std::vector<float> input(static_cast<std::size_t>(horizon * input_width));
+  for (std::int64_t r = 0; r < horizon; ++r) {
+    float* row = input.data() + r * input_width;
+    std::copy_n(actions.data() + r * dim, dim, row);
+    if (input_width > dim) std::copy_n(mask.data() + r * dim, dim, row + dim);
   }
+  const auto to_device = [&](Memory& memory, std::span<const float> values) {
+    float* device = reserve(backend, memory, std::ssize(values));
+    backend.upload(stream, values.data(), device, values.size_bytes());
+    return device;
+  };
+  EulerStep euler;
+  euler.rows = horizon;
+  euler.dim = dim;
+  euler.x = to_device(input_, input);
+  euler.x_stride = input_width;
+  euler.velocity = reserve(backend, velocity_, horizon * dim);
+  euler.noise = to_device(noise_, noise);
+  euler.mask = to_device(mask_, mask);
+  euler.padding = options.padding_action.empty() ? nullptr : to_device(padding_, options.padding_action);
+  euler.does_predict_actions = config.does_predict_actions;
+  const auto read_actions = [&] {
+    backend.download(stream, euler.x, input.data(), input.size() * sizeof(float));
+    for (std::int64_t r = 0; r < horizon; ++r)
+      std::copy_n(input.data() + r * input_width, dim, actions.data() + r * dim);
+  };
+  const auto record_velocity = [&](std::vector<float>& to) {
+    std::vector<float> values(actions.size());
+    backend.download(stream, euler.velocity, values.data(), values.size() * sizeof(float));
+    to.insert(to.end(), values.begin(), values.end());
+  };
+  // takes the step again on the host, whose actions are still those before it
+  const auto guide_step = [&] {
+    std::vector<float> velocity;
+    record_velocity(velocity);
+    guide_velocity(options.guide, euler.time, actions, mask, velocity);
+    for (std::size_t j = 0; j < actions.size(); ++j) actions[j] += velocity[j] * euler.dt;
+    for (std::int64_t r = 0; r < horizon; ++r)
+      std::copy_n(actions.data() + r * dim, dim, input.data() + r * input_width);
+    backend.upload(stream, input.data(), euler.x, input.size() * sizeof(float));
+    backend.upload(stream, velocity.data(), euler.velocity, velocity.size() * sizeof(float));
+  };
+  head.prepare({times.data(), times.size() - 1}, action_);
+
+  for (std::size_t i = 0; i + 1 < times.size(); ++i) {
+    const Stopwatch watch(timings_.steps[i]);
+    Trace* first = i == 0 ? trace : nullptr;
+    const auto step = static_cast<std::int64_t>(i);
+    head.embed_actions(euler.x, horizon, step, action_, language_.hidden.as());
+    if (first) {
+      first->append("action_embed", backend, stream, language_.hidden.as(), horizon, width);
+      first->append("inputs_embeds", backend, stream, language_.hidden.as(), horizon, width);
+    }
+    const float* condition = head.condition(step, action_);
+    language.forward({horizon, Expert::action, is_causal, condition}, language_, state_.cache, first);
+    if (trace && i == 1) trace->append("step1.norm", backend, stream, language_.normed.as(), horizon, width);
+    head.velocity(language_.normed.as(), horizon, action_, euler.velocity);
+    if (steps) record_velocity(steps->v_raw);
+    euler.time = times[i];
+    euler.dt = times[i + 1] - times[i];
+    backend.euler(stream, euler);
+    if (!options.guide.is_empty()) guide_step();
+    if (!steps) continue;
+    read_actions();
+    steps->x.insert(steps->x.end(), actions.begin(), actions.end());
+    record_velocity(steps->v);
+    std::vector<float> values(static_cast<std::size_t>(config.condition_width));
+    if (condition) backend.download(stream, condition, values.data(), values.size() * sizeof(float));
+    steps->condition.insert(steps->condition.end(), values.begin(), values.end());
+  }
+  read_actions();
+  freeze_rows(options.guide, mask, actions);
   for (float value : actions)
     if (!std::isfinite(value))
       throw WallxError("the network produced a value that is not finite; the chunk is discarded");
 }
 
-void Context::logits(std::span<float> out) const {
+void Context::logits(std::span<float> out) {
   const Use use(*this);
   require_prompt("logits");
   require_size("logits", out.size(), model_->language().vocab_size());
-  model_->language().logits(state_.last_normed.data(), out.data());
+  timings_.logits = 0;
+  {
+    const Stopwatch watch(timings_.logits);
+    model_->language().logits(state_.last_normed.data(), language_, out.data());
+  }
   for (float value : out)
     if (!std::isfinite(value)) throw WallxError("the network produced a score that is not finite");
 }
@@ -390,13 +469,16 @@ void Context::decode(std::int64_t id) {
   if (length() + 1 > max_tokens())
     throw ConfigError("the context is full: " + std::to_string(length()) + " tokens (max_tokens)");
   const Language& language = model_->language();
-  language.reserve(language_, 1, length() + 1);
+  timings_.decode = 0;
+  const Stopwatch watch(timings_.decode);
+  language.reserve(language_, 1);
   state_.tokens.reserve(state_.tokens.size() + 1);
   rotary_at(state_.next_position, 1);
-  language.embed({&id, 1}, language_.hidden.data());
+  language.embed({&id, 1}, language_, language_.hidden.as());
   state_.cache.append(1);
   language.forward({.rows = 1}, language_, state_.cache, nullptr);
-  std::copy_n(language_.normed.data(), state_.last_normed.size(), state_.last_normed.data());
+  model_->backend()->download(*language_.stream, language_.normed.as(), state_.last_normed.data(),
+                              state_.last_normed.size() * sizeof(float));
   state_.tokens.push_back({id, nullptr, false});
   ++state_.next_position;
   ++revision_;

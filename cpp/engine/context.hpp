@@ -30,6 +30,15 @@ struct FlowSteps {
   std::vector<float> condition;  // what adaptive norms followed  (steps, condition_width)
 };
 
+// How long the parts of the last calls took.  [s]
+struct Timings {
+  double vision = 0;          // pictures to tokens; 0 where they were known
+  double prefill = 0;         // tokens to keys and values
+  std::vector<double> steps;  // of the flow
+  double decode = 0;          // one token's state
+  double logits = 0;
+};
+
 // Not for use by two threads at once: the second call throws WallxError and changes nothing. Different
 // contexts of one model are. Every call blocks while it computes.
 class Context {
@@ -41,6 +50,7 @@ class Context {
   const WallOss& model() const { return *model_; }
   std::int64_t max_tokens() const { return max_tokens_; }
   std::int64_t length() const { return state_.cache.length(); }  // tokens in the cache
+  const Timings& timings() const { return timings_; }
 
   // Goes on with another prompt: pictures, text and state become keys and values, once. What the context
   // holds already is kept: the longest common run of tokens from the start, equal ids with equal pictures and
@@ -54,6 +64,11 @@ class Context {
   // copy.
   Context fork() const;
   std::size_t cache_bytes() const;  // blocks shared with forks included
+  // Between the blocks of every pass, from now on, `pause` is called; a prefill computes at most `max_rows`
+  // tokens a pass (0: all at once), which changes no bit of the result.
+  void set_pause(Pause pause, std::int64_t max_rows = 0);
+  // Pictures that the vision tower has computed for this context; those it knew are not counted.
+  std::int64_t num_pictures() const { return num_pictures_; }
   // Changes whenever tokens come or go.
   std::int64_t revision() const { return revision_; }
 
@@ -68,7 +83,7 @@ class Context {
 
   // Next-token scores after the last token  (vocab_size). Throws ConfigError: empty, out has another size;
   // WallxError: a score is not finite.
-  void logits(std::span<float> out) const;
+  void logits(std::span<float> out);
   // Appends one text token and computes its state. Throws ConfigError: empty, full, id outside the
   // vocabulary; then nothing is changed.
   void decode(std::int64_t id);
@@ -80,7 +95,7 @@ class Context {
   struct Picture {
     Grid grid{};
     std::vector<float> pixels;  // (patches x patch_width)
-    std::vector<float> tokens;  // (image tokens x hidden_size)
+    Memory tokens;              // (image tokens x hidden_size)
   };
   struct Token {
     std::int64_t id = 0;
@@ -110,19 +125,22 @@ class Context {
                                const std::vector<std::shared_ptr<const Picture>>& pictures) const;
   std::int64_t num_shared(const Prompt& prompt, const std::vector<Token>& tokens) const;
   void fill(const Prompt& prompt, const MropePositions& positions, const std::vector<Token>& tokens,
-            std::int64_t first, Trace* trace);
+            std::int64_t first, std::int64_t last, Trace* trace);
   void rotary_at(std::int64_t first, std::int64_t count);
+  void set_rotary(const MropePositions& positions);
 
   std::shared_ptr<const WallOss> model_;
   std::int64_t max_tokens_;
   RopeLayout rope_layout_;
   State state_;
   std::int64_t revision_ = 0;
+  std::int64_t num_pictures_ = 0;
+  std::int64_t max_rows_ = 0;  // of one pass of a prefill, 0: any
   LanguageWorkspace language_;
   VisionWorkspace vision_;
   ActionWorkspace action_;
-  std::vector<float> velocity_, noise_;  // (horizon x action_dim)
-  std::vector<float> condition_;         // (condition_width)
+  Memory input_, velocity_, noise_, mask_, padding_;  // of the flow, on the device
+  Timings timings_;
   std::unique_ptr<std::atomic<bool>> is_in_use_ = std::make_unique<std::atomic<bool>>(false);
 };
 

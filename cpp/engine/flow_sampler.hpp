@@ -7,6 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "engine/realtime_chunking.hpp"
+
 namespace wallx {
 
 enum class ActionAttention {
@@ -28,8 +30,9 @@ struct FlowOptions {
   std::optional<float> time_shift =
       {};  // k of k t / (1 + (k - 1) t), above 0; the checkpoint's own by default
   std::span<const float> padding_action =
-      {};  // where dims that the mask leaves out move to, normalised  (action_dim);
-           // needed where the checkpoint pads and the mask has zeros
+      {};                 // where dims that the mask leaves out move to, normalised  (action_dim);
+                          // needed where the checkpoint pads and the mask has zeros
+  ChunkGuide guide = {};  // rows of the chunk before that this one follows; none by default
 };
 
 // points of the grid as the reference's linspace gives them, shifted and scaled; one Euler step between

@@ -11,6 +11,7 @@ namespace wallx {
 struct CanFrame;
 template <class Item>
 class Mailbox;
+class SteppedLine;
 
 struct BusConfig {
   std::string kind = "serial";  // one of drivers/buses/registry.hpp
@@ -23,6 +24,9 @@ struct BusConfig {
   // mailbox only: where the frames of an adapter come and go (drivers/buses/mailbox.hpp); one of the two
   std::shared_ptr<Mailbox<std::uint8_t>> byte_mailbox = nullptr;
   std::shared_ptr<Mailbox<CanFrame>> can_mailbox = nullptr;
+
+  // stepped only: an emulated line on a simulated clock (drivers/buses/stepped_bus.hpp)
+  std::shared_ptr<SteppedLine> stepped_line = nullptr;
 
   int descriptor = -1;  // serial: already open and taken by whoever handed it on; -1: open `port`
 };

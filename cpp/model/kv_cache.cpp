@@ -9,14 +9,14 @@ namespace wallx {
 namespace {
 
 constexpr std::int64_t kBlockTokens = 64;
+static_assert(kBlockTokens % kCacheTokens == 0);
 
 }  // namespace
 
 std::size_t KvCache::num_bytes() const {
   std::size_t count = 0;
-  for (const Part& part : parts_)
-    count += static_cast<std::size_t>(2 * num_layers_ * num_kv_heads_ * part.block->capacity * head_dim_);
-  return count * sizeof(float);
+  for (const Part& part : parts_) count += part.block->data.size();
+  return count;
 }
 
 void KvCache::append(std::int64_t rows) {
@@ -31,8 +31,7 @@ void KvCache::append(std::int64_t rows) {
     if (!parts_.empty() && parts_.back().length == 0) parts_.pop_back();
     auto block = std::make_shared<Block>();
     block->capacity = (rows + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
-    block->data = std::make_unique_for_overwrite<float[]>(
-        static_cast<std::size_t>(2 * num_layers_ * num_kv_heads_ * block->capacity * head_dim_));
+    block->data = backend_->allocate(static_cast<std::size_t>(num_layers_) * layer_bytes(*block));
     parts_.push_back({std::move(block), 0});
   }
   parts_.back().length += rows;
@@ -50,18 +49,16 @@ void KvCache::truncate(std::int64_t length) {
   }
 }
 
-CacheView KvCache::last_block(std::int64_t layer) {
-  const Block& block = *parts_.back().block;
-  float* key = block.data.get() + plane(layer, block);
-  return {key, key + plane(num_layers_, block), block.capacity, num_kv_heads_, head_dim_};
+CacheSegment KvCache::segment(const Part& part, std::int64_t layer) const {
+  auto* data = part.block->data.as<std::byte>() + static_cast<std::size_t>(layer) * layer_bytes(*part.block);
+  return {data, part.block->capacity, part.length};
 }
+
+CacheSegment KvCache::last_block(std::int64_t layer) const { return segment(parts_.back(), layer); }
 
 void KvCache::segments(std::int64_t layer, std::vector<CacheSegment>& out) const {
   out.clear();
-  for (const Part& part : parts_) {
-    const float* key = part.block->data.get() + plane(layer, *part.block);
-    out.push_back({key, key + plane(num_layers_, *part.block), part.block->capacity, part.length});
-  }
+  for (const Part& part : parts_) out.push_back(segment(part, layer));
 }
 
 }  // namespace wallx

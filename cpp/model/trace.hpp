@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "backend/backend.hpp"
+
 namespace wallx {
 
 class Trace {
@@ -21,6 +23,13 @@ class Trace {
     Array& array = arrays_[name];
     array.width = width;
     array.data.insert(array.data.end(), data, data + rows * width);
+  }
+  // the same from device memory
+  void append(const std::string& name, Backend& backend, Stream& stream, const float* data, std::int64_t rows,
+              std::int64_t width) {
+    std::vector<float> host(static_cast<std::size_t>(rows * width));
+    backend.download(stream, data, host.data(), host.size() * sizeof(float));
+    append(name, host.data(), rows, width);
   }
   const std::map<std::string, Array>& arrays() const { return arrays_; }
 

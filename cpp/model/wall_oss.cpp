@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/wall_oss.hpp"
 
+#include "backend/cpu/cpu_backend.hpp"
 #include "base/errors.hpp"
 
 namespace wallx {
@@ -19,24 +20,38 @@ ModelConfig require_slots(const std::string& directory, ModelConfig config) {
   return config;
 }
 
+Precision precision_of(const std::string& directory, const std::string& packed, const std::string& asked) {
+  if (packed.empty()) return Precision::find(asked.empty() ? "fp32" : asked);
+  if (!asked.empty() && asked != packed)
+    throw ConfigError(directory + " is packed as " + packed + " and cannot be loaded as " + asked +
+                      "; load the checkpoint that it was made of");
+  return Precision::find(packed);
+}
+
 }  // namespace
 
-WallOss::WallOss(const std::string& directory, ModelConfig config)
+WallOss::WallOss(const std::string& directory, ModelConfig config, const LoadOptions& options, PackPlan* plan)
     : config_(require_slots(directory, std::move(config))),
+      backend_(options.backend ? options.backend : std::make_shared<CpuBackend>(CpuOptions{})),
       weights_(directory),
-      vision_(config_.vision, weights_),
-      language_(config_, weights_),
-      action_head_(config_, weights_) {
+      layers_(weights_, *backend_, precision_of(directory, weights_.packed_precision(), options.precision), plan),
+      vision_(config_.vision, layers_, backend_),
+      language_(config_, layers_, backend_),
+      action_head_(config_, layers_, backend_) {
   // the normalizer's statistics belong to Python, which reads them by name
   for (const std::string& name : weights_.names())
-    if (name.find(".normalizer_") != std::string::npos) weights_.skip(name);
+    if (name.find(".normalizer_") != std::string::npos) {
+      weights_.skip(name);
+      if (plan) plan->copies.emplace_back(name, Format::f32);
+    }
   weights_.require_all_used();
 }
 
 std::shared_ptr<const WallOss> WallOss::load(const std::string& directory, const Slots& dof,
-                                             const Slots& agent_pos, std::optional<bool> is_state_text) {
+                                             const Slots& agent_pos, std::optional<bool> is_state_text,
+                                             const LoadOptions& options) {
   return std::shared_ptr<const WallOss>(
-      new WallOss(directory, ModelConfig::load(directory, dof, agent_pos, is_state_text)));
+      new WallOss(directory, ModelConfig::load(directory, dof, agent_pos, is_state_text), options, nullptr));
 }
 
 }  // namespace wallx

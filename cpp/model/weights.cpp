@@ -30,19 +30,20 @@ float widen_f16(std::uint16_t bits) {
 
 bool is_readable(Dtype dtype) { return dtype == Dtype::f32 || dtype == Dtype::bf16 || dtype == Dtype::f16; }
 
+}  // namespace
+
 void convert(const TensorEntry& entry, std::size_t begin, std::size_t end, float* out) {
   if (entry.dtype == Dtype::f32) {
     std::memcpy(out, entry.data + begin * 4, (end - begin) * 4);
     return;
   }
+  const bool is_bf16 = entry.dtype == Dtype::bf16;
   for (std::size_t i = begin; i < end; ++i) {
     std::uint16_t bits = 0;
     std::memcpy(&bits, entry.data + i * 2, 2);
-    out[i - begin] = entry.dtype == Dtype::bf16 ? widen_bf16(bits) : widen_f16(bits);
+    out[i - begin] = is_bf16 ? widen_bf16(bits) : widen_f16(bits);
   }
 }
-
-}  // namespace
 
 Weights::Weights(const std::string& directory) : directory_(directory) {
   std::vector<std::string> names;
@@ -68,9 +69,19 @@ Weights::Weights(const std::string& directory) : directory_(directory) {
   for (const auto& [name, tensors] : index.files) add(ShardIndex::resolve(directory, name), &tensors);
 }
 
+// the formats of `quantize` are written in whole files
+constexpr std::string_view kFormatKey = "wallx_format", kPrecisionKey = "wallx_precision";
+constexpr int kFormatVersion = 1;
+
 // maps one file; with an index it must hold the tensors that the index says, and no others
 void Weights::add(const std::string& path, const std::set<std::string>* expected) {
   files_.push_back(std::make_unique<SafetensorsFile>(path));
+  for (const auto& [key, value] : files_.back()->metadata()) {
+    if (key == kFormatKey && value != std::to_string(kFormatVersion))
+      throw CheckpointError(path + ": written in format " + value + " of wallx-edge quantize, this version reads " +
+                            std::to_string(kFormatVersion) + "; quantize it again, or install a newer wallx-edge");
+    if (key == kPrecisionKey) packed_precision_ = value;
+  }
   for (const TensorEntry& entry : files_.back()->tensors()) {
     if (expected && !expected->count(entry.name))
       throw CheckpointError(path + ": tensor " + entry.name +
@@ -93,7 +104,7 @@ const TensorEntry& Weights::entry(const std::string& name) const {
   return *found->second;
 }
 
-const float* Weights::take(const std::string& name, const Shape& shape) {
+const TensorEntry& Weights::floats(const std::string& name, const Shape& shape) {
   const auto found = entries_.find(name);
   if (found == entries_.end())
     throw CheckpointError(directory_ + ": tensor " + name + ": missing, expected shape " + to_string(shape));
@@ -105,6 +116,11 @@ const float* Weights::take(const std::string& name, const Shape& shape) {
     throw CheckpointError(directory_ + ": tensor " + name + ": expected F32, BF16 or F16, found " +
                           to_string(entry.dtype));
   used_.insert_or_assign(name, true);
+  return entry;
+}
+
+const float* Weights::take(const std::string& name, const Shape& shape) {
+  const TensorEntry& entry = floats(name, shape);
   if (entry.dtype == Dtype::f32 && reinterpret_cast<std::uintptr_t>(entry.data) % alignof(float) == 0) {
     mapped_bytes_ += entry.num_bytes;
     return reinterpret_cast<const float*>(entry.data);
@@ -125,36 +141,6 @@ const float* Weights::widen(const TensorEntry& entry) {
   }
   widened_bytes_ += count * sizeof(float);
   return owned_.back().get();
-}
-
-Linear Weights::take_linear(const std::string& prefix, std::int64_t out, std::int64_t in, bool has_bias) {
-  Linear layer;
-  layer.out = out;
-  layer.in = in;
-  layer.weight = take(prefix + ".weight", {out, in});
-  if (has_bias) layer.bias = take(prefix + ".bias", {out});
-  return layer;
-}
-
-std::vector<Linear> Weights::take_stacked(
-    const std::string& stacked, const std::vector<std::pair<std::string, std::int64_t>>& prefixes_and_outs,
-    std::int64_t in, bool has_bias) {
-  std::vector<Linear> layers;
-  if (!contains(stacked + ".weight")) {
-    for (const auto& [prefix, out] : prefixes_and_outs)
-      layers.push_back(take_linear(prefix, out, in, has_bias));
-    return layers;
-  }
-  std::int64_t rows = 0;
-  for (const auto& [prefix, out] : prefixes_and_outs) rows += out;
-  Linear rest = take_linear(stacked, rows, in, has_bias);
-  for (const auto& [prefix, out] : prefixes_and_outs) {
-    rest.out = out;
-    layers.push_back(rest);
-    rest.weight += out * in;
-    if (rest.bias) rest.bias += out;
-  }
-  return layers;
 }
 
 void Weights::require_all_used() const {

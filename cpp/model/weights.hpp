@@ -11,7 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include "backend/ops.hpp"
 #include "model/safetensors.hpp"
 
 namespace wallx {
@@ -25,13 +24,6 @@ class Weights {
   // The tensor as fp32, valid as long as this object. Throws CheckpointError naming tensor, expected and
   // found shape.
   const float* take(const std::string& name, const Shape& shape);
-  Linear take_linear(const std::string& prefix, std::int64_t out, std::int64_t in, bool has_bias);
-  // Layers of one input, each under its own name, or their rows one after the other under `stacked`. Views of
-  // the file's bytes either way.
-  std::vector<Linear> take_stacked(const std::string& stacked,
-                                   const std::vector<std::pair<std::string, std::int64_t>>& prefixes_and_outs,
-                                   std::int64_t in, bool has_bias);
-
   bool contains(const std::string& name) const { return entries_.count(name) != 0; }
   const TensorEntry& entry(const std::string& name) const;  // CheckpointError when absent
   // Marks a tensor as known without loading it.
@@ -40,6 +32,11 @@ class Weights {
   void require_all_used() const;
 
   std::vector<std::string> names() const;
+  // The entry of a tensor that is floats of this shape, marked as known; errors as those of take.
+  const TensorEntry& floats(const std::string& name, const Shape& shape);
+  // Written by `wallx-edge quantize`: the precision that its layers are packed in, empty for other folders.
+  const std::string& packed_precision() const { return packed_precision_; }
+
   // A copy as fp32, for small tensors such as statistics.
   std::vector<float> read(const std::string& name) const;
 
@@ -51,6 +48,7 @@ class Weights {
   const float* widen(const TensorEntry& entry);
 
   std::string directory_;
+  std::string packed_precision_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::unordered_map<std::string, const TensorEntry*> entries_;
   std::unordered_map<std::string, bool> used_;
@@ -58,5 +56,8 @@ class Weights {
   std::size_t widened_bytes_ = 0;
   std::size_t mapped_bytes_ = 0;
 };
+
+// numbers [begin, end) of a tensor of floats
+void convert(const TensorEntry& entry, std::size_t begin, std::size_t end, float* out);
 
 }  // namespace wallx

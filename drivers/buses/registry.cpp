@@ -8,6 +8,7 @@
 #include "drivers/buses/serial_bus.hpp"
 #include "drivers/buses/slcan_bus.hpp"
 #include "drivers/buses/socketcan_bus.hpp"
+#include "drivers/buses/stepped_bus.hpp"
 #include "drivers/buses/udp_multicast_bus.hpp"
 
 namespace wallx {
@@ -26,6 +27,7 @@ constexpr Kind kKinds[] = {
        return std::make_unique<SerialBus>(config.port, config.baud_rate, config.descriptor);
      },
      nullptr},
+    {"stepped", make_stepped_bus, nullptr},
     {"mailbox", make_mailbox_bus, make_mailbox_can_bus},
     {"slcan", nullptr,
      [](const BusConfig& config) -> std::unique_ptr<CanBus> { return std::make_unique<SlcanBus>(config); }},

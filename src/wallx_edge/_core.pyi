@@ -1,6 +1,7 @@
 """Types of the compiled core."""
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, TypedDict, overload
 
 import numpy as np
@@ -90,7 +91,30 @@ class ModelConfig:
 
 class Engine:
     @staticmethod
-    def load(directory: str, dof: Slots = ..., agent_pos: Slots = ..., is_state_text: bool | None = None) -> Engine: ...
+    def load(
+        directory: str,
+        dof: Slots = ...,
+        agent_pos: Slots = ...,
+        is_state_text: bool | None = None,
+        precision: str = "",
+        threads: int = 0,
+        cores: list[int] = ...,
+        kernels: str = "",
+    ) -> Engine:
+        """Loads a checkpoint folder, or one that `quantize` wrote. Blocks while it reads and packs, without the GIL.
+
+        Args:
+            precision: of :func:`precisions`; empty: as the folder is packed, else fp32.
+            threads: that compute, the caller's included; 0: one for each core that this process may use.
+            cores: that the others are pinned to, in turn; empty: not pinned.
+            kernels: of :func:`kernels`; empty: the fastest.
+        """
+    @property
+    def precision(self) -> str: ...  # as asked for, or as the folder is packed
+    @property
+    def backend(self) -> str: ...  # what computes it, such as "cpu avx512"
+    @property
+    def packed_bytes(self) -> int: ...  # made while loading
     @property
     def config(self) -> ModelConfig: ...
     @property
@@ -103,7 +127,20 @@ class Engine:
     def widened_bytes(self) -> int: ...
     def tensor(self, name: str) -> NDArray[np.float32]: ...
 
+def precisions() -> list[str]: ...
+def kernels() -> list[str]:
+    """Sets of kernels that this processor can run, the fastest first."""
+
 Trace = dict[str, NDArray[np.float32]]
+
+class Timings:
+    """How long the parts of a context's last calls took [s]."""
+
+    vision: float  # pictures to tokens; 0 where they were known
+    prefill: float  # tokens to keys and values
+    steps: list[float]  # of the flow
+    decode: float  # one token's state
+    logits: float
 
 class Context:
     """The engine's state of one conversation. One call at a time; forks are contexts of their own."""
@@ -116,7 +153,11 @@ class Context:
     @property
     def max_tokens(self) -> int: ...
     @property
+    def timings(self) -> Timings: ...
+    @property
     def cache_bytes(self) -> int: ...  # blocks shared with forks included
+    @property
+    def num_pictures(self) -> int: ...  # computed by the vision tower; those it knew are not counted
     def fork(self) -> Context:
         """Another context that holds the same tokens and goes on by itself; what is computed is shared, not copied."""
     @overload
@@ -162,6 +203,10 @@ class Context:
         padding_action: ArrayLike | None = None,
         time_scale: float | None = None,
         time_shift: float | None = None,
+        previous: ArrayLike | None = None,
+        guidance: ArrayLike | None = None,
+        num_frozen: int = 0,
+        max_guidance: float = 10.0,
         trace: Literal[False] = False,
     ) -> NDArray[np.float32]:
         """Integrates noise to a normalised chunk. Blocks while it computes, without the GIL.
@@ -176,6 +221,10 @@ class Context:
                 the mask has zeros and ``config.does_pad_masked_dims``   (action_dim,)
             time_scale: the last time point; the checkpoint's own by default.
             time_shift: k of k t / (1 + (k - 1) t); the checkpoint's own by default.
+            previous: rows that the chunk is drawn toward, normalised, row by row   (horizon, action_dim)
+            guidance: how much each row follows them, 0..1   (horizon,)
+            num_frozen: rows at the start that come out as they are in ``previous``, exactly.
+            max_guidance: bound of the guidance's gain.
             trace: also return what was computed: ``t``, ``times``, ``x``, ``v``, ``v_raw``, with adaptive norms
                 ``condition``, the first step's layers, the second's final norm as ``step1.norm``. Rows of action
                 tokens are ``config.expert_widths[1]`` wide.
@@ -192,6 +241,10 @@ class Context:
         padding_action: ArrayLike | None = None,
         time_scale: float | None = None,
         time_shift: float | None = None,
+        previous: ArrayLike | None = None,
+        guidance: ArrayLike | None = None,
+        num_frozen: int = 0,
+        max_guidance: float = 10.0,
         trace: Literal[True],
     ) -> tuple[NDArray[np.float32], Trace]: ...
     def logits(self) -> NDArray[np.float32]: ...
@@ -234,6 +287,128 @@ class TextDecoder:
         """
     @property
     def end(self) -> Literal["none", "stop", "budget"]: ...
+
+class Work:
+    """One piece of work in an InferenceQueue; every call may come from any thread."""
+
+    def cancel(self) -> None:
+        """Ends it at its next pause, or before it begins. Does not wait."""
+    def wait(self, timeout_s: float) -> bool:
+        """Blocks, without the GIL, until it has ended or the time is over; whether it has ended."""
+    def check(self) -> None:
+        """Raises what it failed with; WallxError when it was cancelled."""
+    @property
+    def state(self) -> Literal["queued", "running", "done", "cancelled", "failed"]: ...
+    @property
+    def waited_s(self) -> float: ...  # from its submission to its first slice [s]
+    @property
+    def computed_s(self) -> float: ...  # without what went first in between [s]
+    @property
+    def longest_slice_s(self) -> float: ...  # between two pauses of it [s]
+
+class ChunkWork(Work):
+    """One chunk: prefill, then denoising."""
+
+    def actions(self) -> NDArray[np.float32]:
+        """The normalised chunk (horizon, action_dim). Raises as ``check``, and WallxError before it is done."""
+    @property
+    def num_shared(self) -> int: ...  # tokens of the prompt that were in the context already
+
+class TextWork(Work):
+    """One text: prefill, then token by token."""
+
+    def token(self, index: int) -> int | None:
+        """Token ``index``; None: the text ended before it. Blocks, without the GIL. Raises as ``check``."""
+    @property
+    def num_shared(self) -> int: ...  # once there is a token
+    @property
+    def prefill_s(self) -> float: ...  # once there is a token [s]
+
+# (ids, pixels, grids, state_token_id, state, state_mask), as Context.prefill takes them
+Prompt = tuple[ArrayLike, ArrayLike, ArrayLike, int, ArrayLike, ArrayLike]
+
+class InferenceQueue:
+    """One thread that computes in order of deadline; without a deadline, behind everything that has one.
+
+    Between two blocks of the network and between two tokens more urgent work goes first, to its end, if it is on
+    another context. ``close`` joins the thread; at the program's end it is called for every queue.
+    """
+
+    def __init__(self) -> None: ...
+    def chunk(
+        self,
+        context: Context,
+        prompt: Prompt,
+        noise: ArrayLike,
+        dof_mask: ArrayLike,
+        *,
+        deadline_s: float | None = None,
+        num_steps: int = 10,
+        attention: str = "checkpoint",
+        time_grid: str = "intervals",
+        padding_action: ArrayLike | None = None,
+        time_scale: float | None = None,
+        time_shift: float | None = None,
+        previous: ArrayLike | None = None,
+        guidance: ArrayLike | None = None,
+        num_frozen: int = 0,
+        max_guidance: float = 10.0,
+    ) -> ChunkWork:
+        """Hands in a prefill and a denoising as one piece of work; does not wait for it.
+
+        Args are those of ``Context.prefill`` and ``Context.denoise``; what does not fit is raised by the work's
+        ``check``. ``deadline_s``: CLOCK_MONOTONIC [s].
+
+        Raises:
+            ConfigError: arrays of the wrong kind; WallxError: the queue is closed.
+        """
+    def text(
+        self,
+        context: Context,
+        prompt: Prompt,
+        *,
+        deadline_s: float | None = None,
+        max_new_tokens: int = 100,
+        stop_ids: list[int] = ...,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        allowed_ids: tuple[int, int] | None = None,
+    ) -> TextWork:
+        """Hands in a prefill and a text as one piece of work; does not wait for it. Args: as TextDecoder's."""
+    def begin_generation(self) -> int:
+        """Cancels everything that was handed in before; the new generation. Does not wait."""
+    @property
+    def generation(self) -> int: ...
+    def close(self) -> None:
+        """Cancels everything and joins the thread. Blocks for one slice at most. Idempotent."""
+    @property
+    def slice_s(self) -> float: ...  # how long a block of a prefill may take, from measured times [s]
+    def counters(self) -> dict[str, int]:
+        """``done``, ``cancelled``, ``failed``; ``let_first``: times that work went first amid another's pass."""
+
+def guidance_weights(start: int, end: int, horizon: int) -> NDArray[np.float32]:
+    """1 up to ``start`` rows, falling to 0 at ``end`` (Black et al. 2025, the exponential mask)   (horizon,)"""
+
+def guidance_gain(time: float, max_guidance: float = 10.0) -> float: ...
+def guide_velocity(
+    velocity: ArrayLike,
+    x: ArrayLike,
+    time: float,
+    previous: ArrayLike,
+    guidance: ArrayLike,
+    max_guidance: float = 10.0,
+) -> NDArray[np.float32]:
+    """A flow's velocity at a time, drawn toward ``previous``: the step that ``Context.denoise`` makes.
+
+    Args:
+        velocity: of the field   (horizon, action_dim)
+        x: where it is   (horizon, action_dim)
+        time: 0 noise, 1 data.
+        previous: rows to follow   (horizon, action_dim)
+        guidance: weights   (horizon,)
+        max_guidance: bound of the gain.
+    """
 
 def mrope_positions(
     ids: ArrayLike, mask: ArrayLike, grids: ArrayLike, config: ModelConfig
@@ -295,6 +470,14 @@ class CanMailbox:
     @property
     def num_dropped(self) -> int: ...
 
+class SteppedLine:
+    """An emulated line of bytes on a simulated clock, for a loop that is ticked by hand."""
+
+    def __init__(self, exchange: Callable[[bytes, int], tuple[bytes, int]], now_ns: int) -> None:
+        """``exchange``: bytes sent at a time [ns] -> what is answered, and when the line is quiet again [ns]."""
+    def advance(self, now_ns: int) -> None:
+        """Lets its time pass; never goes back."""
+
 class BusConfig:
     """Which line a robot's motors are on."""
 
@@ -309,6 +492,7 @@ class BusConfig:
         interface: str = "",
         byte_mailbox: ByteMailbox | None = None,
         can_mailbox: CanMailbox | None = None,
+        stepped_line: SteppedLine | None = None,
     ) -> None: ...
     @property
     def kind(self) -> str: ...

@@ -19,7 +19,7 @@ from wallx_edge.errors import ConfigError
 from wallx_edge.policy import Policy
 from wallx_edge.robot import Robot
 from wallx_edge.robot_config import RobotConfig
-from wallx_edge.session import PlayedChunk, Session, Status
+from wallx_edge.session import PlayedChunk, Session, SessionStatus
 from wallx_edge.sim import read_log, state_trace
 from wallx_edge.sim.so101 import write_calibration
 from wallx_edge.synth import synth
@@ -111,7 +111,7 @@ def run(
     config: RobotConfig,
     task: str,
     duration: float,
-    on_start: Callable[[Robot, Session], Callable[[Status], None]],
+    on_start: Callable[[Robot, Session], Callable[[SessionStatus], None]],
 ) -> tuple[dict[str, NDArray[Any]], list[PlayedChunk], dict[str, Any]]:
     """Lets the checkpoint drive the emulated arm, then waits until the arm rests.
 
@@ -128,11 +128,11 @@ def run(
         policy = Policy.load(config.checkpoint, config.policy)
         cameras = stack.enter_context(config.open_cameras())
         robot = stack.enter_context(Robot.connect(config))
-        session = Session(policy, robot, cameras, task, config.execute_rows)
+        session = Session(policy, robot, cameras, task, config=config.session)
         recorder = Recorder(robot)
         show = on_start(robot, session)
 
-        def look(status: Status) -> None:
+        def look(status: SessionStatus) -> None:
             recorder.take()
             show(status)
 

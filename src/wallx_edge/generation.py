@@ -6,9 +6,9 @@ from __future__ import annotations
 import codecs
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,17 @@ from wallx_edge import _core
 from wallx_edge.errors import AnswerError, ConfigError
 from wallx_edge.prompts import END, Tokenizer
 
-__all__ = ["Generated", "GenerationConfig", "OnText", "generate", "write", "write_actions"]
+__all__ = [
+    "Generated",
+    "GenerationConfig",
+    "OnText",
+    "QueuedText",
+    "generate",
+    "text_options",
+    "text_stops",
+    "write",
+    "write_actions",
+]
 
 # called once per token with the text that it made certain, which may be empty; False cancels
 OnText = Callable[[str], bool | None]
@@ -101,21 +111,83 @@ def write(
     Raises:
         ConfigError: an empty context, or one without room for the budget.
     """
-    decoder = _core.TextDecoder(
-        context,
-        max_new_tokens=config.max_tokens,
-        stop_ids=list(stops),
-        temperature=config.temperature,
-        top_p=config.top_p,
-        seed=config.seed,
-        allowed_ids=(0, tokenizer.num_tokens),
-    )
+    decoder = _core.TextDecoder(context, **text_options(tokenizer, config, stops))
     while (number := decoder.next()) is not None:
         yield number
 
 
+def text_options(tokenizer: Tokenizer, config: GenerationConfig, stops: Iterable[int]) -> dict[str, Any]:
+    """What a TextDecoder, or a queue's text, is told."""
+    return {
+        "max_new_tokens": config.max_tokens,
+        "stop_ids": list(stops),
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "seed": config.seed,
+        "allowed_ids": (0, tokenizer.num_tokens),
+    }
+
+
+class QueuedText:
+    """A prompt's text, computed in a queue; iterating waits for token after token. Closing it cancels the rest."""
+
+    def __init__(
+        self,
+        queue: _core.InferenceQueue,
+        context: _core.Context,
+        prompt: _core.Prompt,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Hands the work in, without a deadline: it is background to every chunk.
+
+        Args:
+            queue: where to compute.
+            context: for this text alone until it has ended.
+            prompt: as ``Context.prefill`` takes it.
+            options: :func:`text_options`.
+        """
+        self.work = queue.text(context, prompt, **options)
+
+    def __iter__(self) -> Iterator[int]:
+        """Token by token; blocks for each.
+
+        Raises:
+            ConfigError: no room for the prompt or the budget.
+            WallxError: somebody cancelled it.
+        """
+        index = 0
+        while (number := self.work.token(index)) is not None:
+            yield number
+            index += 1
+
+    def close(self) -> None:
+        """Cancels what is left and waits for the end, after which the context is free. Blocks for one slice."""
+        self.work.cancel()
+        while not self.work.wait(1.0):
+            pass
+
+
+def text_stops(tokenizer: Tokenizer, config: GenerationConfig) -> dict[int, str]:
+    """Tokens that end a text, and what they are called.
+
+    Raises:
+        ConfigError: a stop id outside the vocabulary.
+        CheckpointError: the tokenizer has no end marker.
+    """
+    stops = {tokenizer.special_id(END): END}
+    for number in config.stop_ids:
+        if not 0 <= number < tokenizer.num_tokens:
+            raise ConfigError(f"generation.stop_ids has {number}, the vocabulary has {tokenizer.num_tokens} tokens")
+        stops.setdefault(number, tokenizer.decode([number]))
+    return stops
+
+
 def generate(
-    context: _core.Context, tokenizer: Tokenizer, config: GenerationConfig, on_text: OnText | None = None
+    context: _core.Context,
+    tokenizer: Tokenizer,
+    config: GenerationConfig,
+    on_text: OnText | None = None,
+    tokens: Iterable[int] | None = None,
 ) -> Generated:
     """Writes text after a prompt that is already in the context, as :func:`write` does. Blocks until it ends.
 
@@ -124,21 +196,18 @@ def generate(
         tokenizer: of the same checkpoint.
         config: how, and when to stop.
         on_text: called on this thread after each token.
+        tokens: from somewhere else, such as a :class:`QueuedText`; the context is then not looked at.
 
     Raises:
         ConfigError: an empty context, one without room for the budget, a stop id outside the vocabulary.
         CheckpointError: the tokenizer has no end marker.
     """
-    stops = {tokenizer.special_id(END): END}
-    for number in config.stop_ids:
-        if not 0 <= number < tokenizer.num_tokens:
-            raise ConfigError(f"generation.stop_ids has {number}, the vocabulary has {tokenizer.num_tokens} tokens")
-        stops.setdefault(number, tokenizer.decode([number]))
+    stops = text_stops(tokenizer, config)
     text = _Text(config.stop)
     ids: list[int] = []
     is_cancelled, longest = False, 0.0
     begin = before = time.perf_counter()
-    for number in write(context, tokenizer, config, stops):
+    for number in write(context, tokenizer, config, stops) if tokens is None else tokens:
         ids.append(number)
         piece = "" if number in stops else text.add(tokenizer.piece(number))
         is_last = number in stops or bool(text.stopped_by) or len(ids) == config.max_tokens

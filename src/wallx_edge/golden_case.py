@@ -58,8 +58,13 @@ class GoldenCase:
         processor: its image processor.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, precision: str = "fp32", kernels: str = "") -> None:
         """Reads the folder.
+
+        Args:
+            directory: the folder.
+            precision: that the network is computed in.
+            kernels: of :func:`wallx_edge._core.kernels`; when empty the fastest.
 
         Raises:
             CheckpointError: a file is missing or damaged.
@@ -84,7 +89,7 @@ class GoldenCase:
         self.name = str(self._entry("case"))
         self.expected: Tensors = _core.read_safetensors(str(directory / "expected.safetensors"))
         self.inputs: Tensors = _core.read_safetensors(str(directory / "inputs.safetensors"))
-        self.engine = load_engine(directory)
+        self.engine = load_engine(directory, precision, kernels=kernels)
         self.config = self.engine.config
         self.tokenizer = Tokenizer.load(directory)
         self.processor = ImageProcessor.load(directory)

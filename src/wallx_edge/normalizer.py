@@ -77,14 +77,15 @@ class Normalizer:
         """Number of columns."""
         return int(self.minimum.size)
 
-    def normalize(self, values: NDArray[Any]) -> NDArray[np.float32]:
+    def normalize(self, values: NDArray[Any], *, is_clamped: bool = True) -> NDArray[np.float32]:
         """SI to the model's range.
 
         Args:
             values: SI   (..., width)
+            is_clamped: to [-1, 1], as the reference; otherwise the inverse of :meth:`unnormalize`.
 
         Returns:
-            within [-1, 1], float32   (..., width)
+            float32   (..., width)
 
         Raises:
             ConfigError: another width, or values that are not finite.
@@ -92,7 +93,7 @@ class Normalizer:
         x = self._values(values, "normalize")
         span = np.where(self.delta == 0, np.float32(1), self.delta)
         scaled = (x - self.minimum) / span * np.float32(2) - np.float32(1)
-        return np.asarray(np.clip(scaled, np.float32(-1), np.float32(1)), np.float32)
+        return np.asarray(np.clip(scaled, np.float32(-1), np.float32(1)) if is_clamped else scaled, np.float32)
 
     def unnormalize(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """The model's range to SI; beyond [-1, 1] it leaves the training range, as in the reference.

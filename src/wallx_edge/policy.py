@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,25 @@ from wallx_edge.statistics import Statistics
 from wallx_edge.train_config import PADDING, TrainConfig, load_engine
 from wallx_edge.types import ActionChunk, DofLayout, Observation
 
-__all__ = ["Policy", "PolicyConfig"]
+__all__ = ["Follow", "Policy", "PolicyConfig"]
+
+WAIT = 1.0  # between looks at work in a queue, so that a signal is heard [s]
+
+
+@dataclass(frozen=True, eq=False)
+class Follow:
+    """Rows of the chunk before, which a new one is drawn toward (real-time chunking).
+
+    Attributes:
+        rows: in ``action_layout``'s order, SI; the first is due with the new chunk's first; at most horizon, no row
+            more than is still to come   (rows, dof)
+        num_frozen: of them, those that will have been played before the new chunk arrives: they come out exactly.
+        max_guidance: bound of the guidance's gain.
+    """
+
+    rows: NDArray[np.float64]
+    num_frozen: int
+    max_guidance: float = 10.0
 
 
 class Policy:
@@ -37,6 +57,8 @@ class Policy:
         statistics: name of the matched statistics.
         statistics_source: file they are from.
         shared_tokens: of the last observation's prompt, those that were in the context already.
+        queue: where :meth:`act` computes; ``None``: on the calling thread.
+        waited_s: how long the last one waited there before it began [s].
     """
 
     def __init__(self, directory: str | Path, config: PolicyConfig, engine: _core.Engine) -> None:
@@ -88,6 +110,9 @@ class Policy:
         self._context = _core.Context(engine, config.max_tokens, config.rope_layout)
         self._codec: FastCodec | None = None  # read when it is first used
         self.shared_tokens = 0
+        self.queue: _core.InferenceQueue | None = None
+        self.waited_s = 0.0
+        self._work: _core.ChunkWork | None = None
         self._random = np.random.default_rng(config.seed)
 
     @classmethod
@@ -105,12 +130,21 @@ class Policy:
         """
         return cls(directory, config or PolicyConfig(), load_engine(directory))
 
-    def act(self, observation: Observation, noise: NDArray[np.float32] | None = None) -> ActionChunk:
+    def act(
+        self,
+        observation: Observation,
+        noise: NDArray[np.float32] | None = None,
+        *,
+        follow: Follow | None = None,
+        deadline: float | None = None,
+    ) -> ActionChunk:
         """Computes one chunk. Blocks while it computes, without the GIL in the engine.
 
         Args:
             observation: with a picture for each of the policy's cameras and a state in ``state_layout``'s order, SI.
             noise: where the flow starts, float32 (horizon, dof); drawn from the seed when not given.
+            follow: rows of the chunk before.
+            deadline: in the queue's order, CLOCK_MONOTONIC [s]; without one behind everything that has one.
 
         Returns:
             the chunk, in ``action_layout``'s order, SI; what the model says relative to the state is absolute in it, at
@@ -118,21 +152,43 @@ class Policy:
 
         Raises:
             ConfigError: a camera or the state does not fit, or the model says a rotation that is none.
+            WallxError: :meth:`cancel` ended it.
         """
-        self.observe(observation)
-        width = self._action.width
+        prompt = self._prompt(observation)
+        horizon = self.config.horizon
         if noise is None:
-            noise = self._random.standard_normal((self.config.horizon, width), np.float32)
-        normalized = self._context.denoise(
-            noise,
-            np.tile(self._action_mask, (self.config.horizon, 1)),
-            self.config.num_steps,
-            self.config.attention,
-            self.config.time_grid,
-            time_scale=self.config.time_scale,
-            padding_action=self._padding,
-        )
-        return self._chunk(normalized, observation)
+            noise = self._random.standard_normal((horizon, self._action.width), np.float32)
+        mask = np.tile(self._action_mask, (horizon, 1))
+        options: dict[str, Any] = {
+            "num_steps": self.config.num_steps,
+            "attention": self.config.attention,
+            "time_grid": self.config.time_grid,
+            "time_scale": self.config.time_scale,
+            "padding_action": self._padding,
+        }
+        if follow is not None and len(follow.rows):
+            options |= self._guidance(follow, observation)
+        if self.queue is None:
+            self.shared_tokens = self._context.prefill(*prompt)
+            normalized = self._context.denoise(noise, mask, **options)
+        else:
+            self._work = work = self.queue.chunk(self._context, prompt, noise, mask, deadline_s=deadline, **options)
+            while not work.wait(WAIT):
+                pass
+            normalized, self.shared_tokens, self.waited_s = work.actions(), work.num_shared, work.waited_s
+        chunk = self._chunk(normalized, observation)
+        if follow is None or not follow.num_frozen:
+            return chunk
+        # the model's range has fewer digits than SI
+        rows = chunk.rows.copy()
+        rows[: follow.num_frozen] = follow.rows[: follow.num_frozen]
+        return ActionChunk(rows, chunk.step, chunk.observed_at, chunk.layout, chunk.outside)
+
+    def cancel(self) -> None:
+        """Ends an :meth:`act` that computes in a queue, from another thread. Does not wait."""
+        work = self._work
+        if work is not None:
+            work.cancel()
 
     def act_fast(self, observation: Observation, config: GenerationConfig | None = None) -> ActionChunk:
         """Computes one chunk from FAST tokens, which the model writes up to its end marker. Blocks until then.
@@ -174,6 +230,10 @@ class Policy:
         Raises:
             ConfigError: a camera or the state does not fit.
         """
+        self.shared_tokens = self._context.prefill(*self._prompt(observation))
+        return self._context.length
+
+    def _prompt(self, observation: Observation) -> _core.Prompt:
         settings = self.config
         missing = [role for role in settings.cameras if role not in observation.images]
         if missing:
@@ -194,21 +254,42 @@ class Policy:
         )
         state = self._state.normalize(self._whole(observation.state))
         is_text = self.engine.config.is_state_text
-        told = np.ones_like(self._state_mask) if settings.is_whole_state_told else self._state_mask
+        shown = np.ones_like(self._state_mask) if settings.is_whole_state_told else self._state_mask
         prompt = flow_prompt(
             settings.cameras,
             observation.instruction,
             settings.horizon,
-            state=state_text(state, told, settings.state_bins) if is_text else STATE,
+            state=state_text(state, shown, settings.state_bins) if is_text else STATE,
             style=settings.style,
         )
         ids = self._tokenizer.layout(prompt, pictures.counts, settings.cameras).ids[: -settings.horizon]
-        seen = (pictures.pixel_values, pictures.grids)
-        if is_text:
-            self.shared_tokens = self._context.prefill(ids, *seen)
-        else:
-            self.shared_tokens = self._context.prefill(ids, *seen, self._state_id, state, self._state_mask)
-        return self._context.length
+        nothing = np.empty(0, np.float32)
+        tokens = (-1, nothing, nothing) if is_text else (self._state_id, state, self._state_mask)
+        return (ids, pictures.pixel_values, pictures.grids, *tokens)
+
+    def _guidance(self, follow: Follow, observation: Observation) -> dict[str, Any]:
+        """What the engine is told of the rows to follow, in the model's range, relative to this observation."""
+        horizon, rows = self.config.horizon, follow.rows
+        if rows.ndim != 2 or rows.shape[1] != self.action_layout.width or len(rows) > horizon:
+            raise ConfigError(
+                f"rows to follow have shape {rows.shape}, expected at most {horizon} rows of {self.action_layout.width}"
+            )
+        if not 0 <= follow.num_frozen <= len(rows):
+            raise ConfigError(f"{follow.num_frozen} frozen rows of {len(rows)} to follow")
+        if self._relative.slots:
+            raise ConfigError(
+                f"rows of {', '.join(self._relative.slots)} cannot be followed: they are relative to the state; "
+                "choose another session mode than rtc"
+            )
+        whole = np.zeros((horizon, self._action.width))
+        # what no longer has a row before it is not drawn anywhere, but must be a number: the last one
+        whole[:, self._action_mask != 0] = rows[np.minimum(np.arange(horizon), len(rows) - 1)]
+        return {
+            "previous": self._action.normalize(whole, is_clamped=False),
+            "guidance": _core.guidance_weights(follow.num_frozen, len(rows), horizon),
+            "num_frozen": follow.num_frozen,
+            "max_guidance": follow.max_guidance,
+        }
 
     @property
     def context(self) -> _core.Context:

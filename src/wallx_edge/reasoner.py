@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from wallx_edge import _core
 from wallx_edge.errors import AnswerError, CheckpointError, ConfigError
-from wallx_edge.generation import Generated, GenerationConfig, OnText, generate
+from wallx_edge.generation import (
+    Generated,
+    GenerationConfig,
+    OnText,
+    QueuedText,
+    generate,
+    text_options,
+    text_stops,
+)
 from wallx_edge.grounding import Grounding, parse_grounding
 from wallx_edge.policy_config import PolicyConfig, PolicySettings
 from wallx_edge.preprocess import ImageProcessor
@@ -76,6 +84,7 @@ class Reasoner:
         config: how the checkpoint is asked; cameras, resolution and style of it are for :meth:`subtask`.
         engine: its weights.
         directory: its folder.
+        queue: where it computes; ``None``: on the calling thread.
     """
 
     def __init__(
@@ -109,6 +118,23 @@ class Reasoner:
             )
         self._processor = ImageProcessor.load(directory)
         self._context = context or _core.Context(engine, config.max_tokens, config.rope_layout)
+        self.queue: _core.InferenceQueue | None = None
+        self._text: QueuedText | None = None
+
+    def cancel(self) -> None:
+        """Ends what is being written in a queue, from another thread: the call raises WallxError. Does not wait."""
+        text = self._text
+        if text is not None:
+            text.work.cancel()
+
+    @property
+    def context(self) -> _core.Context:
+        """The engine's state of its conversation; set one to go on with what that holds, such as a policy's fork."""
+        return self._context
+
+    @context.setter
+    def context(self, context: _core.Context) -> None:
+        self._context = context
 
     @classmethod
     def load(cls, directory: str | Path, config: PolicyConfig | None = None) -> Reasoner:
@@ -248,10 +274,7 @@ class Reasoner:
                 f"{config.max_tokens} are more than the context holds, {self._context.max_tokens} "
                 "(policy.max_tokens); ask with a lower resolution, fewer pictures or a smaller budget"
             )
-        begin = time.perf_counter()
-        shared = self._context.prefill(ids, pictures.pixel_values, pictures.grids)
-        prefill_s = time.perf_counter() - begin
-        generated = generate(self._context, self._tokenizer, config, on_text)
+        shared, prefill_s, generated = self._write(ids, pictures.pixel_values, pictures.grids, config, on_text)
         side = self._processor.patch_size
         return Answer(
             text=generated.text.strip(),
@@ -265,3 +288,26 @@ class Reasoner:
                 for grid, image in zip(pictures.grids, images, strict=True)
             ),
         )
+
+    def _write(
+        self,
+        ids: NDArray[np.int64],
+        pixels: NDArray[np.float32],
+        grids: NDArray[np.int64],
+        config: GenerationConfig,
+        on_text: OnText | None,
+    ) -> tuple[int, float, Generated]:
+        """Tokens of the prompt that were there, time of its prefill [s], and what was written."""
+        if self.queue is None:
+            begin = time.perf_counter()
+            shared = self._context.prefill(ids, pixels, grids)
+            prefill_s = time.perf_counter() - begin
+            return shared, prefill_s, generate(self._context, self._tokenizer, config, on_text)
+        nothing = np.empty(0, np.float32)
+        options = text_options(self._tokenizer, config, text_stops(self._tokenizer, config))
+        self._text = text = QueuedText(self.queue, self._context, (ids, pixels, grids, -1, nothing, nothing), options)
+        try:
+            generated = generate(self._context, self._tokenizer, config, on_text, text)
+        finally:
+            text.close()
+        return text.work.num_shared, text.work.prefill_s, generated

@@ -15,6 +15,7 @@ from wallx_edge.cameras import Camera, camera_opener
 from wallx_edge.embodiment import calibration_path
 from wallx_edge.errors import ConfigError
 from wallx_edge.policy import PolicyConfig
+from wallx_edge.session_config import MODES, REASONS, SessionConfig
 from wallx_edge.tables import Table, read_toml
 
 __all__ = ["RobotConfig"]
@@ -61,6 +62,11 @@ class RobotConfig:
         folder = "recordings"               # ~/.local/state/wallx-edge/recordings by default
         max_mib = 2048                      # that recordings of this file's name may take there [MiB]
 
+        [session]                           # as session_config.SessionConfig; all of it may be left out
+        mode = "rtc"                        # or latest, ensemble, sync
+        reason = "subtask"                  # or full, off
+        camera_delay = {face_view = 0.05}   # [s]
+
         [[camera]]                          # in the order the checkpoint was trained with
         role = "face_view"
         kind = "opencv"                     # or video, folder, pattern, with their own keys
@@ -77,7 +83,7 @@ class RobotConfig:
         rate_hz: of the control loop [1/s].
         estop: of a button: chip, line on it, and whether low means pressed; None: there is none.
         policy: how to ask the checkpoint.
-        execute_rows: rows of a chunk that are played before the next one takes over; ``None``: three quarters.
+        session: how chunks are executed and when the Reasoner is asked; its ``execute_rows`` is policy's.
         max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
         recording: folder of the recordings and how much they may take there [bytes]; None: nothing is recorded.
         cameras: role -> its checked table.
@@ -92,7 +98,7 @@ class RobotConfig:
     rate_hz: float
     estop: tuple[str, int, bool] | None
     policy: PolicyConfig
-    execute_rows: int | None
+    session: SessionConfig
     max_first_step: float
     recording: tuple[Path, int] | None
     cameras: Mapping[str, Table]
@@ -119,7 +125,7 @@ class RobotConfig:
         path = Path(path)
         top = Table(path, "", read_toml(path))
         driven = () if top.values.keys().isdisjoint(("policy", "camera")) else ("policy", "camera")
-        top.check_keys(("robot", "bus", *driven), ("control", "estop", "recording"))
+        top.check_keys(("robot", "bus", *driven), ("control", "estop", "session", "recording"))
         base = path.parent
 
         robot = top.table("robot")
@@ -190,7 +196,10 @@ class RobotConfig:
             rate_hz=rate_hz,
             estop=_button(top.table("estop")) if "estop" in top.values else None,
             policy=config,
-            execute_rows=policy.integer("execute_rows", 1, horizon or 128) if "execute_rows" in policy.values else None,
+            session=_session(
+                top.table("session"),
+                policy.integer("execute_rows", 1, horizon or 128) if "execute_rows" in policy.values else None,
+            ),
             max_first_step=policy.positive("max_first_step", "rad", 0.5),
             recording=_recording(top.table("recording"), base),
             cameras=cameras,
@@ -225,6 +234,24 @@ def _recording(table: Table, base: Path) -> tuple[Path, int] | None:
         state = os.environ.get("XDG_STATE_HOME", "")
         folder = (Path(state) if Path(state).is_absolute() else Path.home() / ".local/state") / "wallx-edge/recordings"
     return (folder, max_bytes) if table.flag("enabled", True) else None
+
+
+def _session(table: Table, execute_rows: int | None) -> SessionConfig:
+    defaults = SessionConfig()
+    seconds = ("reason_every", "max_answer_age", "stall_after", "frozen_after", "state_delay")
+    numbers = (*seconds, "still", "max_guidance")
+    table.check_keys((), ("mode", "reason", "roll_forward", "camera_delay", "max_tokens", "done_chunks", *numbers))
+    delays = table.table("camera_delay")
+    return SessionConfig(
+        mode=cast(Any, table.choice("mode", MODES, defaults.mode)),
+        reason=cast(Any, table.choice("reason", REASONS, defaults.reason)),
+        execute_rows=execute_rows,
+        roll_forward=table.flag("roll_forward") if "roll_forward" in table.values else defaults.roll_forward,
+        camera_delay={role: delays.number(role) for role in delays.values},
+        max_tokens=table.integer("max_tokens", 1, 4096, defaults.max_tokens),
+        done_chunks=table.integer("done_chunks", 1, 1000, defaults.done_chunks),
+        **{key: table.number(key, getattr(defaults, key)) for key in numbers},
+    )
 
 
 def _button(estop: Table) -> tuple[str, int, bool]:

@@ -93,6 +93,8 @@ class Size:
 
 SIZES: dict[str, Size] = {
     "tiny": Size(64, 2, 4, 2, 128, 64, 32, 2, 2, 64, 384),
+    # about 5 million: a chunk takes long enough to be delayed by
+    "small": Size(256, 4, 4, 2, 512, 256, 128, 4, 4, 256, 2048),
     # about 100 million weights: large enough to see memory and the cost of a step
     "medium": Size(768, 8, 12, 2, 2048, 768, 384, 6, 6, 1024, 8192),
 }

@@ -180,20 +180,27 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def load_engine(directory: str | Path) -> Engine:
-    """Maps a checkpoint's weights, with what its config.yml says of the network. Blocks while it reads.
+def load_engine(
+    directory: str | Path, precision: str = "", threads: int = 0, cores: Sequence[int] = (), kernels: str = ""
+) -> Engine:
+    """Loads a checkpoint's weights, with what its config.yml says of the network. Blocks while it reads and packs.
 
     wall-oss-0.5 has the slots of its vectors, and how it is told the state, in config.yml; config.yml wins.
 
     Args:
         directory: with config.json, model*.safetensors and, where the checkpoint has one, config.yml.
+        precision: of :func:`wallx_edge._core.precisions`; when empty as the folder is packed, else fp32.
+        threads: that compute, the calling one included; 0: one for each core that this process may use.
+        cores: that the others are pinned to, in turn; none: not pinned.
+        kernels: of :func:`wallx_edge._core.kernels`; when empty the fastest.
 
     Raises:
         CheckpointError: something is missing, damaged, surplus, or of a variant that does not run.
+        ConfigError: an unknown precision, or not the one that the folder is packed in; no such threads, cores, kernels.
     """
     train = TrainConfig.load(directory)
     dof, agent_pos = (list((slots or {}).items()) for slots in (train.dof, train.agent_pos))
-    return Engine.load(str(directory), dof, agent_pos, train.is_state_text)
+    return Engine.load(str(directory), dof, agent_pos, train.is_state_text, precision, threads, list(cores), kernels)
 
 
 class _Values:

@@ -150,6 +150,22 @@ MUTANTS = (
         "test_tools",
         "a_stalled_owner_is_shut_out_for_good",
     ),
+    Mutant(
+        "a chunk waits for the words",
+        "cpp/runtime/inference_queue.cpp",
+        "if (!is_more_urgent) return;",
+        "if (is_more_urgent || !is_more_urgent) return;",
+        "test_runtime",
+        "urgent_work_waits_for_one_slice_and_goes_first_between_blocks",
+    ),
+    Mutant(
+        "one frozen row too few",
+        "cpp/engine/realtime_chunking.cpp",
+        "static_cast<std::size_t>(guide.num_frozen) * dim;",
+        "static_cast<std::size_t>(guide.num_frozen > 0 ? guide.num_frozen - 1 : 0) * dim;",
+        "test_engine",
+        "frozen_rows_are_the_previous_chunks_on_every_grid",
+    ),
 )
 
 

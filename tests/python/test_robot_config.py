@@ -99,7 +99,7 @@ def test_a_full_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         rope_layout="contiguous",
         seed=5,
     )
-    assert config.execute_rows == 9
+    assert config.session.execute_rows == 9
     assert list(config.cameras) == ["wrist_view", "face_view"]
     assert config.cameras["wrist_view"].values == {"role": "wrist_view", "kind": "opencv", "device": 2}
     assert config.cameras["face_view"].values == {"role": "face_view", "kind": "folder", "path": "pictures"}
@@ -112,7 +112,7 @@ def test_defaults_and_relative_paths(tmp_path: Path) -> None:
     assert config.checkpoint == tmp_path / "model"
     assert (config.bus, config.rate_hz) == (BusConfig("serial", "/dev/ttyACM0", 1_000_000), 200.0)
     assert config.policy == PolicyConfig(cameras=("face_view",))
-    assert config.execute_rows is None  # three quarters of whatever the checkpoint's horizon is
+    assert config.session.execute_rows is None  # half of whatever the checkpoint's horizon is
 
 
 def test_each_camera_may_have_its_own_resolution(tmp_path: Path) -> None:

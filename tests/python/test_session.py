@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from wallx_edge.policy import Policy
 from wallx_edge.robot import Robot
 from wallx_edge.robot_config import RobotConfig
 from wallx_edge.scene import pattern
-from wallx_edge.session import Session, Status, refusal
+from wallx_edge.session import Session, SessionStatus, refusal
 from wallx_edge.sim import read_log
 from wallx_edge.types import ActionChunk, DofLayout
 
@@ -35,7 +36,7 @@ def open_session(stack: ExitStack, config: RobotConfig) -> tuple[Session, Robot,
     policy = Policy.load(config.checkpoint, config.policy)
     cameras = stack.enter_context(config.open_cameras())
     robot = stack.enter_context(Robot.connect(config))
-    return Session(policy, robot, cameras, "follow the block", config.execute_rows), robot, policy
+    return Session(policy, robot, cameras, "follow the block", config=config.session), robot, policy
 
 
 def test_a_chunk_that_begins_far_away_is_refused(arm: LiveArm, caplog: pytest.LogCaptureFixture) -> None:
@@ -114,9 +115,7 @@ def test_the_demos_check_can_fail(short_run, which: str, tmp_path: Path) -> None
         chunk = next(c for c in chunks if c.sequence == columns["plan_sequence"][exact[-1]])
         rows = chunk.rows.copy()
         rows[columns["row"][exact[-1]], 0] += 0.01
-        chunks = [
-            c if c is not chunk else type(c)(c.sequence, c.observed_at, c.arrived_at, c.step, rows) for c in chunks
-        ]
+        chunks = [c if c is not chunk else replace(c, rows=rows) for c in chunks]
     changed = tmp_path / "log.jsonl"
     changed.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
     assert not demo.check(config, columns, chunks, changed)["ok"]
@@ -139,7 +138,7 @@ def test_a_killed_arm_ends_the_session(arm: LiveArm) -> None:
     with ExitStack() as stack, pytest.raises(SafetyStop, match="closed"):
         session, _, _ = open_session(stack, arm.config)
 
-        def kill_when_moving(status: Status) -> None:
+        def kill_when_moving(status: SessionStatus) -> None:
             if status.chunks >= 2 and arm.sim.is_running:
                 arm.sim.kill()
 
@@ -175,11 +174,11 @@ def test_a_policy_that_fails_ends_the_session_with_a_hold(arm: LiveArm, monkeypa
         session, _, policy = open_session(stack, arm.config)
         act, calls = policy.act, iter(range(100))
 
-        def fail_later(observation, noise=None):  # type: ignore[no-untyped-def]
+        def fail_later(observation, noise=None, **options):  # type: ignore[no-untyped-def]
             if next(calls) == 3:
                 rows = np.full((policy.config.horizon, 6), np.nan, np.float32)
-                return act(observation, rows)
-            return act(observation, noise)
+                return act(observation, rows, **options)
+            return act(observation, noise, **options)
 
         monkeypatch.setattr(policy, "act", fail_later)
         with pytest.raises(ConfigError, match="noise"):

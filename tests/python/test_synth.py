@@ -80,7 +80,7 @@ def test_half_width_files_give_close_chunks(dtype: Any, bound: float, folder: Pa
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"size": "huge"}, "unknown size 'huge'; there are: tiny, medium"),
+        ({"size": "huge"}, "unknown size 'huge'; there are: tiny, small, medium"),
         ({"dtype": "int8"}, "unknown dtype 'int8'; there are: f32, bf16, f16"),
         ({"rest_pose": {}}, "no joint"),
         ({"rest_pose": {f"joint{i}": 0.0 for i in range(29)}}, "29 joints are too many"),

@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ NUM_FAULTS = 1000  # in lock-step, and again on a live arm under load
 NUM_ROWS = 30  # of the table in tests/cpp/arm/fault_outcomes.cpp, about
 NUM_FRAMES = 1_000_000  # of each codec
 SANITIZED = ("test_drivers", "test_emulator", "test_arm")
-THREADED = ("test_hardware", "test_control", "test_drivers", "test_tools")
+THREADED = ("test_hardware", "test_control", "test_drivers", "test_tools", "test_runtime")
 
 
 def main() -> int:
@@ -98,7 +99,19 @@ def soak_live(scale: float, seed: int) -> bool:
     return subprocess.run([*command, str(count), str(seed)], check=False).returncode == 0
 
 
-PARTS = {"codecs": soak_codecs, "threads": soak_threads, "live": soak_live}
+def soak_session(scale: float, seed: int) -> bool:
+    """Ten minutes of acting and thinking: memory flat within 1%, every frame and thread accounted for."""
+    from wallx_edge.bench.session import problems, run_for
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = run_for(max(10.0, 600.0 * scale), Path(folder))
+    print("   " + ", ".join(f"{key} {value}" for key, value in found.items()))
+    wrong = problems(found)
+    print("\n".join(f"   {line}" for line in wrong))
+    return not wrong
+
+
+PARTS = {"session": soak_session, "codecs": soak_codecs, "threads": soak_threads, "live": soak_live}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -144,7 +144,7 @@ def bench_loop(
 def _emulate(stack: ExitStack, setup: Setup, folder: Path) -> dict[str, Any]:
     if not setup.embodiment:
         path = folder / "loopback.toml"
-        path.write_text(_loopback_toml(NUM_JOINTS), encoding="utf-8")
+        path.write_text(loopback_toml(NUM_JOINTS), encoding="utf-8")
         return {"embodiment": str(path), "calibration": "", "bus": asdict(BusConfig(kind="loopback", port="none"))}
     is_can = setup.embodiment == "openarm"
     options = ["--classic"] if is_can and not setup.data_bit_rate else []
@@ -155,7 +155,7 @@ def _emulate(stack: ExitStack, setup: Setup, folder: Path) -> dict[str, Any]:
     return {"embodiment": setup.embodiment, "calibration": str(folder / "calibration.json"), "bus": asdict(bus)}
 
 
-def _loopback_toml(joints: int) -> str:
+def loopback_toml(joints: int) -> str:
     joint = """
 [[joints]]
 name = "joint{i}"

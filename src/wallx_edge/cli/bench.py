@@ -17,13 +17,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from wallx_edge.bench.bus import bench_bus
 from wallx_edge.bench.engine import bench_engine, bench_load
 from wallx_edge.bench.loop import SETUPS, bench_loop
+from wallx_edge.bench.session import bench_session
 from wallx_edge.bench.sync_read import bench_codecs, bench_sync_read
 from wallx_edge.cli import duration
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.synth import synth
 
-PARTS = ("engine", "load", "loop", "bus")
+PARTS = ("engine", "load", "loop", "bus", "session")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
                 results[part] = _engine(args.checkpoint)
             elif part == "load":
                 results[part] = bench_load()
+            elif part == "session":
+                results[part] = bench_session(args.duration)
             else:
                 results[part] = {
                     "transports": bench_bus(),
@@ -113,6 +116,8 @@ def _print(console: Console, results: dict[str, Any]) -> None:
         _print_loop(console, loop)
     if "bus" in results:
         _print_bus(console, results["bus"])
+    if "session" in results:
+        _print_session(console, results["session"])
 
 
 def _print_engine(console: Console, engine: dict[str, Any]) -> None:
@@ -165,6 +170,33 @@ def _print_loop(console: Console, loop: dict[str, Any]) -> None:
     )
     for reason in loop["stops"]:
         console.print(f"  a block was stopped and is not counted: {reason}", soft_wrap=True)
+
+
+def _print_session(console: Console, session: dict[str, Any]) -> None:
+    queue, sharing = session["queue"], session["sharing"]
+    console.print(
+        f"\nacting and thinking at once, {queue['parameters'] / 1e6:.1f} million parameters, a chunk every two "
+        f"times its lone time\n"
+        f"  chunk p50 {queue['chunk_alone_ms']:.1f} ms alone, {queue['chunk_beside_text_ms']:.1f} ms beside text: "
+        f"{queue['chunk_latency_ratio']:.2f} times; waited p99 {queue['chunk_waited_p99_ms']:.2f} ms\n"
+        f"  text {queue['text_alone_per_s']:.0f} tokens/s alone, {queue['text_beside_chunks_per_s']:.0f} beside chunks"
+        f": {queue['text_rate_share']:.0%}\n"
+        f"  control loop late p99 {queue['loop_p99_us']['both'][0]:.0f} us beside both, alone "
+        f"{min(queue['loop_p99_us']['quiet']):.0f} to {max(queue['loop_p99_us']['quiet']):.0f} us\n"
+        f"  a subtask shares {sharing['subtask_tokens_shared']} of {sharing['subtask_prompt_tokens']} prompt tokens "
+        f"with the policy and computes {sharing['pictures_computed_by_reasoner']} pictures",
+        soft_wrap=True,
+    )
+    console.print("\nseams between chunks of a field with two modes, before the limiter")
+    for row in session["seams"]:
+        console.print(
+            f"  {row['mode']:7s} delay {row['delay_steps']:2d} steps: jump {row['jump_rad']:.6f} rad, acceleration "
+            f"{row['acceleration_at_seams']:.2f} rad/s^2 at the {row['seams']} seams and "
+            f"{row['acceleration_inside']:.2f} inside, {row['holds']} holds",
+            soft_wrap=True,
+        )
+    for name, is_kept in session["kept"].items():
+        console.print(f"  {'kept' if is_kept else 'NOT KEPT'}: {name}")
 
 
 def _print_bus(console: Console, bus: dict[str, Any]) -> None:

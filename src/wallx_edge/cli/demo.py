@@ -18,7 +18,7 @@ from wallx_edge.cli.live import LiveView
 from wallx_edge.cli.run import StopSignals
 from wallx_edge.errors import ConfigError
 from wallx_edge.robot import Robot, lateness_us
-from wallx_edge.session import PlayedChunk, Session, Status
+from wallx_edge.session import PlayedChunk, Session, SessionStatus
 from wallx_edge.sim import SimProcess
 
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         joints: list[str] = []
         signals = stack.enter_context(StopSignals())
 
-        def on_start(robot: Robot, session: Session) -> Callable[[Status], None]:
+        def on_start(robot: Robot, session: Session) -> Callable[[SessionStatus], None]:
             for shortfall in robot.loop.real_time["shortfalls"]:
                 console.print(f"[bold yellow]not real time:[/] {shortfall}", soft_wrap=True)
             joints.extend(robot.joint_names)

@@ -45,8 +45,10 @@ def run(args: argparse.Namespace) -> int:
         signals = stack.enter_context(StopSignals())
         daemon = stack.enter_context(Daemon(config, "the console of `run`" if has_terminal else "", Notifier()))
         if args.dry_run:
-            _show_match(console, config, daemon)
-            _show_chunk(console, daemon.infer(args.task), daemon.robot)
+            session = daemon.infer(args.task)
+            console.print(f"checkpoint {config.checkpoint}, robot on {config.bus.port}", soft_wrap=True)
+            console.print(session.binding.table())
+            _show_chunk(console, session, daemon.robot)
             return 128 + signals.received[0] if signals.received else 0
         for shortfall in daemon.robot.loop.real_time["shortfalls"]:
             console.print(f"[bold yellow]not real time:[/] {shortfall}", soft_wrap=True)
@@ -102,18 +104,6 @@ class StopSignals:
         self.received.append(signal.Signals(number))
         if self._session is not None:
             self._session.stop()
-
-
-def _show_match(console: Console, config: RobotConfig, daemon: Daemon) -> None:
-    policy, robot = daemon.policy, daemon.robot
-    console.print(f"checkpoint  {config.checkpoint}, statistics {policy.statistics}", soft_wrap=True)
-    console.print(f"robot       {robot.embodiment.name} on {config.bus.port}, {config.calibration}", soft_wrap=True)
-    for role, camera in daemon.cameras.items():
-        height, width, _ = camera.read().image.shape
-        console.print(f"camera      {role}: {config.cameras[role].text('kind')}, {width} x {height} pixels")
-    rows = policy.config
-    played = config.execute_rows or "three quarters"
-    console.print(f"chunk       {rows.horizon} rows, {rows.step:.4f} s apart, {played} of them played")
 
 
 def _show_chunk(console: Console, session: Session, robot: Robot) -> None:

@@ -24,7 +24,7 @@ from wallx_edge.recording.topics import CAMERA, CHUNK, DECISION, FAULT, LOOP, OB
 from wallx_edge.robot import Robot, lateness_us
 from wallx_edge.robot_config import RobotConfig
 from wallx_edge.safe_stop import daemon_socket_path, stop_file_path
-from wallx_edge.session import Moment, Session, SessionConfig, SessionStatus
+from wallx_edge.session import Moment, Session, SessionStatus
 
 __all__ = ["Daemon"]
 
@@ -269,8 +269,7 @@ class Daemon(Handler):
             self._worker.join()
 
     def _make_session(self, task: str) -> Session:
-        config = SessionConfig(execute_rows=self._config.execute_rows)
-        return Session(self.policy, self.robot, self.cameras, task, config=config)
+        return Session(self.policy, self.robot, self.cameras, task, config=self._config.session)
 
     def _play(self, task: str, duration: float | None, on_tick: Callable[[SessionStatus], None] | None) -> bool:
         session = self._make_session(task)
@@ -290,7 +289,7 @@ class Daemon(Handler):
         if recorder is None:
             return
         recorder.decision(decision.as_json())
-        if decision.kind == "observe" and moment.observation is not None:
+        if moment.observation is not None:
             recorder.observation(moment.observation)
         if moment.rows is not None:
             recorder.chunk(

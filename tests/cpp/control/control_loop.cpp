@@ -87,6 +87,25 @@ TEST(commands_equal_rows_when_not_limited) {
   CHECK_EQ(bench.robot->goal[0], rows[39 * 3]);
 }
 
+TEST(rows_that_cannot_fall_on_ticks_stay_where_they_are_put) {
+  Bench bench;
+  bench.enable();
+  const double pose = bench.robot->goal[0],
+               slope = 0.1;  // rad/s, straight: the spline is the line, but at its end
+  const double step = 1.0 / 30;
+  std::vector<double> rows;
+  for (int i = 0; i < 60; ++i)
+    for (int j = 0; j < 3; ++j) rows.push_back(bench.robot->goal[j] + slope * i * step);
+  const TimePoint start = bench.now + std::chrono::microseconds(1234);
+  bench.loop->submit(rows, start, Seconds(step), bench.loop->generation());
+  for (int i = 0; i < 200; ++i) {
+    const LoopRecord& record = bench.tick();
+    if (record.plan_sequence == 0 || record.row > 40) continue;
+    const double since = to_seconds(record.scheduled - start);
+    CHECK_NEAR(record.target[0], pose + slope * since, 1e-6);
+  }
+}
+
 TEST(holds_when_the_chunk_is_late) {
   Bench bench;
   bench.enable();

@@ -68,7 +68,7 @@ inline Floats denoised(Context& context, std::int64_t horizon, const FlowOptions
 }
 inline Floats logits_of(const Context& context) {
   Floats out(static_cast<std::size_t>(context.model().language().vocab_size()));
-  context.logits(out);
+  const_cast<Context&>(context).logits(out);  // in its own buffers; what it holds does not change
   return out;
 }
 

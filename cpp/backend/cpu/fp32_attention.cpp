@@ -1,16 +1,14 @@
-// Attention: rotary embedding, the cache, and softmax attention over a cache or inside segments.
+// Fp32: rotary embedding, the cache, and softmax attention over a cache or inside segments.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include "backend/cpu/fp32.hpp"
 #include "backend/cpu/vector.hpp"
-#include "backend/ops.hpp"
 
-namespace wallx {
+namespace wallx::cpu {
 namespace {
-
-using namespace cpu;
 
 void rotate_head(float* head, std::int64_t head_dim, const float* cos, const float* sin) {
   const std::int64_t half = head_dim / 2;
@@ -127,53 +125,50 @@ void apply_rotary(float* x, std::int64_t rows, std::int64_t stride, std::int64_t
                   rotary.sin + r * head_dim);
 }
 
-void rotate_and_cache(float* qkv, std::int64_t rows, std::int64_t num_heads, const Rotary& rotary,
-                      std::int64_t position, const CacheView& cache) {
-  const std::int64_t dim = cache.head_dim;
-  const std::int64_t stride = (num_heads + 2 * cache.num_kv_heads) * dim;
-  apply_rotary(qkv, rows, stride, num_heads + cache.num_kv_heads, dim, rotary);
-  for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t h = 0; h < cache.num_kv_heads; ++h) {
-      const float* key = qkv + r * stride + (num_heads + h) * dim;
-      const float* value = key + cache.num_kv_heads * dim;
-      const std::int64_t at = (h * cache.capacity + position + r) * dim;
+void rotate_and_cache(float* qkv, const AttentionShape& shape, const Rotary& rotary, std::int64_t position,
+                      const CacheSegment& segment) {
+  const std::int64_t dim = shape.head_dim;
+  const std::int64_t stride = (shape.num_heads + 2 * shape.num_kv_heads) * dim;
+  const CacheView cache = view(segment, shape);
+  apply_rotary(qkv, shape.rows, stride, shape.num_heads + shape.num_kv_heads, dim, rotary);
+  for (std::int64_t r = 0; r < shape.rows; ++r)
+    for (std::int64_t h = 0; h < shape.num_kv_heads; ++h) {
+      const float* key = qkv + r * stride + (shape.num_heads + h) * dim;
+      const float* value = key + shape.num_kv_heads * dim;
+      const std::int64_t at = (h * segment.capacity + position + r) * dim;
       std::copy_n(key, dim, cache.key + at);
       std::copy_n(value, dim, cache.value + at);
     }
 }
 
-void cache_attention(const float* qkv, const CacheAttention& shape, std::span<const CacheSegment> segments,
-                     float* scratch, float* y) {
+void cache_attention(const float* qkv, const AttentionShape& shape, bool is_causal,
+                     std::span<const CacheSegment> segments, std::int64_t head, float* y) {
   const std::int64_t dim = shape.head_dim;
   const std::int64_t stride = (shape.num_heads + 2 * shape.num_kv_heads) * dim;
-  const std::int64_t heads_per_kv = shape.num_heads / shape.num_kv_heads;
-  std::int64_t length = 0;
-  for (const CacheSegment& segment : segments) length += segment.length;
-  const std::int64_t visible = shape.is_causal ? length - shape.rows + 1 : length;
   thread_local std::vector<Keys> parts;
-  for (std::int64_t h = 0; h < shape.num_heads; ++h) {
-    parts.clear();
-    for (const CacheSegment& segment : segments) {
-      const std::int64_t plane = h / heads_per_kv * segment.capacity * dim;
-      parts.push_back({segment.key + plane, segment.value + plane, dim, segment.length});
-    }
-    attend(qkv + h * dim, stride, shape.rows, parts, dim, visible, shape.is_causal, scratch, y + h * dim,
-           shape.num_heads * dim);
+  thread_local std::vector<float> scores;
+  parts.clear();
+  std::int64_t length = 0;
+  for (const CacheSegment& segment : segments) {
+    const std::int64_t plane = head / (shape.num_heads / shape.num_kv_heads) * segment.capacity * dim;
+    const CacheView cache = view(segment, shape);
+    parts.push_back({cache.key + plane, cache.value + plane, dim, segment.length});
+    length += segment.length;
   }
+  scores.resize(static_cast<std::size_t>(kAttentionRows * length));
+  attend(qkv + head * dim, stride, shape.rows, parts, dim, is_causal ? length - shape.rows + 1 : length,
+         is_causal, scores.data(), y + head * dim, shape.num_heads * dim);
 }
 
-void segment_attention(const float* qkv, const std::int32_t* offsets, std::int64_t num_segments,
-                       std::int64_t num_heads, std::int64_t head_dim, float* scratch, float* y) {
-  const std::int64_t width = num_heads * head_dim;
-  for (std::int64_t s = 0; s < num_segments; ++s) {
-    const std::int64_t begin = offsets[s], length = offsets[s + 1] - offsets[s];
-    for (std::int64_t h = 0; h < num_heads; ++h) {
-      const float* q = qkv + begin * 3 * width + h * head_dim;
-      const Keys keys{q + width, q + 2 * width, 3 * width, length};
-      attend(q, 3 * width, length, {&keys, 1}, head_dim, length, false, scratch,
-             y + begin * width + h * head_dim, width);
-    }
-  }
+void window_attention(const float* qkv, const AttentionShape& shape, std::int64_t begin, std::int64_t end,
+                      std::int64_t head, float* y) {
+  const std::int64_t width = shape.num_heads * shape.head_dim, length = end - begin;
+  thread_local std::vector<float> scores;
+  scores.resize(static_cast<std::size_t>(kAttentionRows * length));
+  const float* q = qkv + begin * 3 * width + head * shape.head_dim;
+  const Keys keys{q + width, q + 2 * width, 3 * width, length};
+  attend(q, 3 * width, length, {&keys, 1}, shape.head_dim, length, false, scores.data(),
+         y + begin * width + head * shape.head_dim, width);
 }
 
-}  // namespace wallx
+}  // namespace wallx::cpu
