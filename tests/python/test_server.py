@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import select
 import socket
 import stat
 import threading
@@ -240,6 +241,9 @@ def test_who_does_not_read_its_answers_is_closed(path: Path) -> None:
             for _ in range(int(BURST)):  # 40 kB of answer each
                 deaf.say({"verb": "status"})
         assert MAX_UNREAD < BURST * 40_000
+        poll = select.poll()
+        poll.register(deaf.socket, 0)  # only the hang-up: nothing is read before it
+        assert poll.poll(WAIT * 1e3)
         heard = 0
         with contextlib.suppress(ConnectionResetError):
             while part := deaf.socket.recv(65536):

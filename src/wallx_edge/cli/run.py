@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from wallx_edge.cli import duration
 from wallx_edge.cli.live import LiveView
@@ -112,7 +113,7 @@ def _show_chunk(console: Console, session: Session, robot: Robot) -> None:
     table = Table(title="first chunk, not played", title_justify="left")
     for heading in ("joint", "limits [rad]", "measured [rad]", "first row", "last row", "smallest", "largest"):
         is_name = heading == "joint"
-        table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
+        table.add_column(Text(heading), justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
     for i, joint in enumerate(robot.embodiment.joints):
         values = rows[:, i]
         table.add_row(

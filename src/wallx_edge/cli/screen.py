@@ -107,7 +107,8 @@ def joints(names: Sequence[str], record: LoopRecord | None) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for heading in ("joint", "target [rad]", "command [rad]", "measured [rad]", "error [deg]", "age [ms]", "limited"):
         is_text = heading in ("joint", "limited")
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
+        # as a text: [rad] in a string would be taken for markup
+        table.add_column(Text(heading), justify="left" if is_text else "right", no_wrap=True)
     if record is None:
         return table
     for i, name in enumerate(names):
