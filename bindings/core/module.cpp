@@ -10,6 +10,8 @@ PYBIND11_MODULE(_core, m) {
   wallx::register_engine(m);
   wallx::register_context(m);
   wallx::register_queue(m);
+  wallx::register_quantizer(m);
+  wallx::register_peak(m);
   wallx::register_bus(m);
   wallx::register_motor_registers(m);
   wallx::register_robot(m);

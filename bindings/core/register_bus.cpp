@@ -20,10 +20,13 @@ namespace {
 
 TimePoint after(double timeout_s) { return Clock::now() + to_duration(Seconds(timeout_s)); }
 
-void check(const Result& result, const std::string& name) {
+template <class Port>
+void check(const Result& result, const Port& bus) {
   if (result.ok()) return;
-  std::string message = "bus " + name + ": " + to_string(result.code);
-  if (result.code == ErrorCode::bus_closed && result.detail == kBusOff)
+  std::string message = "bus " + bus.name() + ": " + to_string(result.code);
+  if (const std::string trouble = bus.trouble(); !trouble.empty())
+    message += ": " + trouble;
+  else if (result.code == ErrorCode::bus_closed && result.detail == kBusOff)
     message += ": bus-off, the controller counted too many errors; check wiring, termination and bit rate";
   else if (result.code == ErrorCode::bus_closed && result.detail > 0)
     message += std::string(": ") + std::strerror(result.detail);
@@ -39,7 +42,7 @@ std::vector<Item> receive(Port& bus, double timeout_s) {
   std::vector<Item> items(std::is_same_v<Item, CanFrame> ? 64 : 4096);
   std::size_t received = 0;
   const Result result = bus.receive(std::span<Item>(items), after(timeout_s), received);
-  if (result.code != ErrorCode::timeout) check(result, bus.name());
+  if (result.code != ErrorCode::timeout) check(result, bus);
   items.resize(received);
   return items;
 }
@@ -49,7 +52,7 @@ std::vector<Item> collect(Mailbox<Item>& mailbox, double timeout_s) {
   std::vector<Item> items(std::is_same_v<Item, CanFrame> ? 64 : 4096);
   std::size_t count = 0;
   const Result result = mailbox.collect(std::span<Item>(items), after(timeout_s), count);
-  if (result.code != ErrorCode::timeout) check(result, "mailbox");
+  if (result.code == ErrorCode::bus_closed) throw BusError("bus mailbox: bus closed");
   items.resize(count);
   return items;
 }
@@ -72,7 +75,7 @@ void add_line(Class& bus) {
       .def("discard_input",
            [](Port& self) {
              const py::gil_scoped_release release;
-             check(self.discard_input(), self.name());
+             check(self.discard_input(), self);
            })
       .def_property_readonly("is_open", &Port::is_open)
       .def_property_readonly("name", &Port::name);
@@ -182,21 +185,16 @@ void register_bus(py::module_& m) {
 
   py::class_<BusConfig>(m, "BusConfig", "Which line a robot's motors are on.")
       .def(py::init([](std::string kind, std::string port, int baud_rate, int bit_rate, int data_bit_rate,
-                       std::string interface, std::shared_ptr<ByteMailbox> byte_mailbox,
+                       std::string interface, std::string record, std::shared_ptr<ByteMailbox> byte_mailbox,
                        std::shared_ptr<CanMailbox> can_mailbox, std::shared_ptr<SteppedLine> stepped_line) {
-             return BusConfig{std::move(kind),
-                              std::move(port),
-                              baud_rate,
-                              bit_rate,
-                              data_bit_rate,
-                              std::move(interface),
-                              std::move(byte_mailbox),
-                              std::move(can_mailbox),
-                              std::move(stepped_line)};
+             return BusConfig{
+                 std::move(kind),        std::move(port),        baud_rate,         bit_rate,
+                 data_bit_rate,          std::move(interface),   std::move(record), std::move(byte_mailbox),
+                 std::move(can_mailbox), std::move(stepped_line)};
            }),
            py::kw_only(), py::arg("kind") = "serial", py::arg("port") = "", py::arg("baud_rate") = 1'000'000,
            py::arg("bit_rate") = 1'000'000, py::arg("data_bit_rate") = 0, py::arg("interface") = "",
-           py::arg("byte_mailbox") = nullptr, py::arg("can_mailbox") = nullptr,
+           py::arg("record") = "", py::arg("byte_mailbox") = nullptr, py::arg("can_mailbox") = nullptr,
            py::arg("stepped_line") = nullptr)
       .def_readonly("kind", &BusConfig::kind)
       .def_readonly("port", &BusConfig::port, "Device, network interface, group address or file.")
@@ -205,6 +203,7 @@ void register_bus(py::module_& m) {
       .def_readonly("data_bit_rate", &BusConfig::data_bit_rate, "Of CAN FD data; 0: classic CAN [bit/s].")
       .def_readonly("interface", &BusConfig::interface,
                     "udp_multicast: network interface; replay: channel in the log.")
+      .def_readonly("record", &BusConfig::record, "Log of everything that goes over the line; empty: none.")
       .def("__repr__", [](const BusConfig& config) {
         return "BusConfig(kind='" + config.kind + "', port='" + config.port + "')";
       });
@@ -216,7 +215,7 @@ void register_bus(py::module_& m) {
          "transmit",
          [](Bus& self, const std::string& data, double timeout_s) {
            const py::gil_scoped_release release;
-           check(self.transmit(view(data), after(timeout_s)), self.name());
+           check(self.transmit(view(data), after(timeout_s)), self);
          },
          py::arg("data"), py::arg("timeout_s") = 1.0, "Blocks. Raises BusTimeout, BusError.")
       .def(
@@ -238,7 +237,7 @@ void register_bus(py::module_& m) {
       .def(
           "transmit",
           [](CanBus& self, const std::vector<CanFrame>& items, double timeout_s) {
-            check(self.transmit(items, after(timeout_s)), self.name());
+            check(self.transmit(items, after(timeout_s)), self);
           },
           py::arg("frames"), py::arg("timeout_s") = 1.0, py::call_guard<py::gil_scoped_release>(),
           "Blocks. Raises BusTimeout, BusError.")

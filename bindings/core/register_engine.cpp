@@ -10,11 +10,13 @@
 
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/fp32.hpp"
+#include "backend/cuda/cuda_backend.hpp"
 #include "base/errors.hpp"
 #include "bindings/core/arrays.hpp"
 #include "bindings/core/engine.hpp"
 #include "bindings/core/register.hpp"
 #include "model/action_head.hpp"
+#include "model/input_maxima.hpp"
 #include "model/positions.hpp"
 #include "model/safetensors.hpp"
 #include "model/variant.hpp"
@@ -127,24 +129,51 @@ void register_weights(py::module_& m) {
           "load",
           [](const std::string& directory, const Slots& dof, const Slots& agent_pos,
              std::optional<bool> is_state_text, const std::string& precision, int threads,
-             const std::vector<int>& cores, const std::string& kernels) {
-            const LoadOptions options{precision,
-                                      std::make_shared<CpuBackend>(CpuOptions{threads, cores, kernels})};
+             const std::vector<int>& cores, const std::string& kernels, bool does_observe) {
+            const CpuOptions cpu{threads, cores, kernels};
+            LoadOptions options{precision, nullptr};
+            if (does_observe) {
+              options.backend = std::make_shared<InputMaxima>(cpu);
+            } else {
+              options.backend = std::make_shared<CpuBackend>(cpu);
+            }
             return std::make_shared<Engine>(
                 Engine{WallOss::load(directory, dof, agent_pos, is_state_text, options)});
           },
           py::arg("directory"), py::arg("dof") = Slots{}, py::arg("agent_pos") = Slots{},
           py::arg("is_state_text") = std::nullopt, py::arg("precision") = "", py::arg("threads") = 0,
           py::arg("cores") = std::vector<int>{}, py::arg("kernels") = "",
-          py::call_guard<py::gil_scoped_release>())
+          py::arg("does_observe") = false, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("precision", [](const Engine& e) { return e.model->precision().name; })
       .def_property_readonly("backend", [](const Engine& e) { return e.model->backend()->name(); })
+      .def_property_readonly("input_maxima",
+                             [](const Engine& e) {
+                               const auto* observed = dynamic_cast<const InputMaxima*>(e.model->backend().get());
+                               if (!observed) throw ConfigError("the engine was not loaded to observe inputs");
+                               py::dict out;
+                               for (const auto& [weight, largest] : observed->found())
+                                 if (const auto name = e.model->weights().taken().find(weight);
+                                     name != e.model->weights().taken().end())
+                                   out[py::str(name->second)] =
+                                       to_array(largest, {static_cast<py::ssize_t>(largest.size())});
+                               return out;
+                             })
+      .def_property_readonly("num_threads",
+                             [](const Engine& e) {
+                               const auto* cpu = dynamic_cast<const CpuBackend*>(e.model->backend().get());
+                               return cpu ? cpu->num_threads() : 0;
+                             })
+      .def_property_readonly("is_bf16_native",
+                             [](const Engine& e) {
+                               const auto* cpu = dynamic_cast<const CpuBackend*>(e.model->backend().get());
+                               return !cpu || cpu->kernels().is_bf16_native;
+                             })
       .def_property_readonly("packed_bytes", [](const Engine& e) { return e.model->packed_bytes(); })
       .def_property_readonly("config", [](const Engine& e) { return e.model->config(); })
       .def_property_readonly("vocab_size", [](const Engine& e) { return e.model->language().vocab_size(); })
       .def_property_readonly("tensor_names", [](const Engine& e) { return e.model->weights().names(); })
       .def_property_readonly("mapped_bytes",
-                             [](const Engine& e) { return e.model->weights().mapped_bytes(); })
+                             [](const Engine& e) { return e.model->mapped_bytes(); })
       .def_property_readonly("widened_bytes",
                              [](const Engine& e) { return e.model->weights().widened_bytes(); })
       .def(
@@ -153,7 +182,8 @@ void register_weights(py::module_& m) {
             const Shape& shape = e.model->weights().entry(name).shape;
             return to_array(e.model->weights().read(name), {shape.begin(), shape.end()});
           },
-          py::arg("name"));
+          py::arg("name"))
+      .def_property_readonly("metadata", [](const Engine& e) { return e.model->weights().metadata(); });
 }
 
 void register_positions(py::module_& m) {
@@ -240,6 +270,7 @@ void register_positions(py::module_& m) {
     for (const cpu::Kernels* kernels : cpu::available_kernels()) names.push_back(kernels->name);
     return names;
   });
+  m.def("cuda_status", &cuda_status);
   m.def(
       "read_safetensors",
       [](const std::string& path) {

@@ -103,6 +103,8 @@ void register_robot(py::module_& m) {
       .def_property_readonly("embodiment", &Robot::embodiment, py::return_value_policy::copy,
                              "With position limits narrowed to this unit's calibrated range (a copy).")
       .def_property_readonly("bus_descriptor", &Robot::bus_descriptor, "Of the open bus; -1: it has none.")
+      .def_property_readonly("bus_trouble", &Robot::bus_trouble,
+                             "What went wrong on its bus beyond a code; empty: nothing.")
       .def_property_readonly("serial", &Robot::serial, "Unique in the process.")
       .def("connect", &Robot::connect, py::call_guard<py::gil_scoped_release>(),
            "Opens the bus, finds every motor, compares its registers with the calibration. Moves and writes "

@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 namespace wallx {
 namespace {
+
+constexpr float kSmallest = 1e-36f;  // below it 127 / x is not finite
 
 // the row behind a column of the panels; -1: padding
 std::int64_t row_of(const PackSource& source, std::int64_t column) {
@@ -49,23 +52,30 @@ void pack_panel(const PackSource& source, Format format, std::int64_t panel, con
     auto* out = reinterpret_cast<std::uint16_t*>(to);
     for (std::int64_t g = 0; g < depth; g += 2)
       for (std::int64_t c = 0; c < kPanel; ++c)
-        for (std::int64_t k = 0; k < 2; ++k) *out++ = bf16_of(values[static_cast<std::size_t>(c * depth + g + k)]);
+        for (std::int64_t k = 0; k < 2; ++k)
+          *out++ = bf16_of(values[static_cast<std::size_t>(c * depth + g + k)]);
     return;
   }
   float inverse[kPanel];
   std::int32_t total[kPanel] = {};
   for (std::int64_t c = 0; c < kPanel; ++c) {
     float largest = 0;
-    for (std::int64_t k = 0; k < depth; ++k)
-      largest = std::max(largest, std::abs(values[static_cast<std::size_t>(c * depth + k)]));
-    target.scale[panel * kPanel + c] = largest / 127.0f;
-    inverse[c] = largest > 0 ? 127.0f / largest : 0.0f;
+    bool is_finite = true;
+    for (std::int64_t k = 0; k < depth; ++k) {
+      const float value = values[static_cast<std::size_t>(c * depth + k)];
+      is_finite &= std::isfinite(value);
+      largest = std::max(largest, std::abs(value));
+    }
+    // what is not finite must show in the products
+    target.scale[panel * kPanel + c] = is_finite ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
+    inverse[c] = is_finite && largest > kSmallest ? 127.0f / largest : 0.0f;
   }
   auto* out = reinterpret_cast<std::int8_t*>(to);
   for (std::int64_t g = 0; g < depth; g += 4)
     for (std::int64_t c = 0; c < kPanel; ++c)
       for (std::int64_t k = 0; k < 4; ++k) {
-        const float value = values[static_cast<std::size_t>(c * depth + g + k)] * inverse[c];
+        const float value =
+            inverse[c] > 0 ? values[static_cast<std::size_t>(c * depth + g + k)] * inverse[c] : 0;
         const auto whole = static_cast<std::int32_t>(std::nearbyint(std::clamp(value, -127.0f, 127.0f)));
         total[c] += whole;
         *out++ = static_cast<std::int8_t>(whole);

@@ -29,6 +29,7 @@ namespace {
 
 constexpr Duration kStatePeriod = std::chrono::milliseconds(5);
 constexpr int kPriority = 60;
+constexpr Duration kTimerLateness = std::chrono::microseconds(40);
 constexpr int kQuietRounds = 20;  // of 1 ms without a byte before a line that is being closed is empty
 constexpr std::size_t kTerminalSize = 4095;  // what a terminal's queue holds
 
@@ -208,15 +209,21 @@ void PtyHost::run() noexcept {
   is_ready_.notify_one();
 
   while (!is_stopping_.load(std::memory_order_relaxed)) {
-    const TimePoint next = serve();
-    itimerspec alarm{};
-    const auto at = std::chrono::nanoseconds(next.time_since_epoch());
-    alarm.it_value.tv_sec = static_cast<time_t>(at.count() / 1'000'000'000);
-    alarm.it_value.tv_nsec = static_cast<long>(at.count() % 1'000'000'000);
-    ::timerfd_settime(timer_, TFD_TIMER_ABSTIME, &alarm, nullptr);  // also forgets an old alarm not yet read
-    epoll_event events[3];
-    ::epoll_wait(epoll_, events, 3, -1);
+    wait_until(serve());
   }
+}
+
+void PtyHost::wait_until(TimePoint next) noexcept {
+  // whoever has all of an answer asks again: its last byte must not be as late as a timer is
+  const Duration early = is_awaited_ && is_realtime_ ? kTimerLateness : Duration{};
+  itimerspec alarm{};
+  const auto at = std::chrono::nanoseconds((next - early).time_since_epoch());
+  alarm.it_value.tv_sec = static_cast<time_t>(at.count() / 1'000'000'000);
+  alarm.it_value.tv_nsec = static_cast<long>(at.count() % 1'000'000'000);
+  ::timerfd_settime(timer_, TFD_TIMER_ABSTIME, &alarm, nullptr);  // also forgets an old alarm not yet read
+  epoll_event events[3];
+  ::epoll_wait(epoll_, events, 3, -1);
+  for (TimePoint now = Clock::now(); now < next && now >= next - early;) now = Clock::now();
 }
 
 TimePoint PtyHost::serve() noexcept {
@@ -240,6 +247,7 @@ TimePoint PtyHost::serve() noexcept {
     if (next_state_ <= now) next_state_ = now + kStatePeriod;  // late: skip, never burst
   }
   const TimePoint next = std::min(bus_->next_event().value_or(next_state_), next_state_);
+  is_awaited_ = bus_->is_last(next);
   pthread_mutex_unlock(&mutex_);
   return next;
 }

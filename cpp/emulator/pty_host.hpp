@@ -72,6 +72,7 @@ class PtyHost {
   void close_all() noexcept;
   void run() noexcept;
   TimePoint serve() noexcept;  // one wake-up; returns the next
+  void wait_until(TimePoint next) noexcept;
   void write_answers(TimePoint now) noexcept;
   std::size_t hand_over(std::span<const std::uint8_t> bytes) noexcept;
   std::string start_line() const;
@@ -96,6 +97,7 @@ class PtyHost {
   std::atomic<bool> is_realtime_{false};
   std::atomic<bool> is_ready_{false};
   TimePoint next_state_;
+  bool is_awaited_ = false;  // the last byte of an answer, at the next wake-up
   std::atomic<std::uint64_t> wakeups_{0}, output_lost_{0};
   std::atomic<std::int64_t> max_lateness_ns_{0};
   std::array<TimedByte, 1024> answers_;

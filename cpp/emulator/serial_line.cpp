@@ -305,6 +305,10 @@ std::optional<TimePoint> SerialLine::next_event() const noexcept {
   return next;
 }
 
+bool SerialLine::is_last(TimePoint event) const noexcept {
+  return incoming_.size == 0 && outgoing_.size > 0 && outgoing_.at(outgoing_.size - 1).at == event;
+}
+
 bool SerialLine::set_fault(FaultKind kind, int id, double value) noexcept {
   bool is_found = id == kEveryDrive;
   for (Slot& slot : slots_) {

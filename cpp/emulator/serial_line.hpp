@@ -88,6 +88,8 @@ class SerialLine {
   // When a request byte completes a packet that may be answered, or a whole answer is out; none: the line is
   // quiet.
   std::optional<TimePoint> next_event() const noexcept;
+  // Whether the line falls silent then: somebody waits for that byte.
+  bool is_last(TimePoint event) const noexcept;
   TimePoint now() const noexcept { return now_; }
 
   static constexpr FaultSupport kFaults =

@@ -26,6 +26,8 @@ class Bus {
 
   // The open device's file descriptor, for another process to inherit; -1: closed, or there is none.
   virtual int descriptor() const noexcept { return -1; }
+  // What went wrong beyond what a Result can say, for messages; empty: nothing. From any thread.
+  virtual std::string trouble() const { return {}; }
   // The clock that deadlines and arrival times are on: the real one, but for an emulated line in lock-step.
   virtual TimePoint now() const noexcept { return Clock::now(); }
 

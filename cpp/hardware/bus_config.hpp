@@ -21,6 +21,8 @@ struct BusConfig {
   int data_bit_rate = 0;        // of CAN FD data; 0: classic CAN               [bit/s]
   std::string interface = {};   // udp_multicast: network interface; replay: channel in the log; empty: any
 
+  std::string record = {};  // log of everything that goes over the line; empty: none
+
   // mailbox only: where the frames of an adapter come and go (drivers/buses/mailbox.hpp); one of the two
   std::shared_ptr<Mailbox<std::uint8_t>> byte_mailbox = nullptr;
   std::shared_ptr<Mailbox<CanFrame>> can_mailbox = nullptr;

@@ -54,6 +54,8 @@ class CanBus {
   virtual bool is_fd() const noexcept = 0;               // FD frames can be sent
   virtual const std::string& name() const noexcept = 0;  // as the user wrote it, for messages
 
+  // What went wrong beyond what a Result can say, for messages; empty: nothing. From any thread.
+  virtual std::string trouble() const { return {}; }
   // The clock that deadlines and arrival times are on: the real one, but for an emulated line in lock-step.
   virtual TimePoint now() const noexcept { return Clock::now(); }
 

@@ -43,6 +43,7 @@ class Robot {
   virtual void disconnect() noexcept = 0;
   // The file descriptor of the open bus, for safe-stop to inherit; -1: this bus has none.
   virtual int bus_descriptor() const noexcept { return -1; }
+  virtual std::string bus_trouble() const { return {}; }  // Bus::trouble() of its bus
 
   // Time between two commands [s], for the step check of send(). Before the loop starts.
   void set_cycle(double seconds) noexcept { cycle_ = seconds; }

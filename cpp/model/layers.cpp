@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/layers.hpp"
 
+#include <fnmatch.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -14,16 +16,14 @@ namespace {
 
 constexpr std::size_t kAlignment = 64;
 
-std::int64_t inputs_of_group(Format format) { return format == Format::bf16 ? 2 : 4; }
+}  // namespace
 
 Shape panels_shape(Format format, std::int64_t panels, std::int64_t in) {
-  const std::int64_t group = inputs_of_group(format);
+  const std::int64_t group = format == Format::bf16 ? 2 : 4;
   return {panels, round_up(in, kDepth) / group, kPanel, group};
 }
 
 bool has_scale(Format format) { return format == Format::int8 || format == Format::w8; }
-
-}  // namespace
 
 void run_job(const PackJob& job, const PackTarget& target) {
   const std::int64_t count = num_panels(job.source);
@@ -77,8 +77,11 @@ const void* Layers::map(const std::string& name, Dtype dtype, const Shape& shape
     throw CheckpointError("tensor " + name + ": expected " + to_string(dtype) + " " + to_string(shape) + ", found " +
                           to_string(entry.dtype) + " " + to_string(entry.shape));
   weights_.skip(name);
-  if (reinterpret_cast<std::uintptr_t>(entry.data) % kAlignment == 0)
+  if (reinterpret_cast<std::uintptr_t>(entry.data) % kAlignment == 0) {
+    mapped_bytes_ += entry.num_bytes;
     return to_device(entry.data, entry.num_bytes);
+  }
+  packed_bytes_ += entry.num_bytes;
   memory_.push_back(backend_.allocate(entry.num_bytes));
   backend_.upload(*backend_.make_stream(), entry.data, memory_.back().as<void>(), entry.num_bytes);
   return memory_.back().as<void>();
@@ -86,6 +89,8 @@ const void* Layers::map(const std::string& name, Dtype dtype, const Shape& shape
 
 Linear Layers::map(const std::string& name, std::int64_t out, std::int64_t in, bool is_gated, bool has_bias,
                    Format format) {
+  // a recipe may have left this one 16-bit
+  if (has_scale(format) && weights_.entry(name + ".panels").dtype == Dtype::bf16) format = Format::bf16;
   Linear layer;
   layer.format = format;
   layer.out = out;
@@ -103,6 +108,8 @@ Linear Layers::map(const std::string& name, std::int64_t out, std::int64_t in, b
 
 Linear Layers::pack(const std::string& name, const std::vector<Part>& parts, std::int64_t in, bool is_gated,
                     Format format) {
+  const auto matches = [&](const std::string& pattern) { return fnmatch(pattern.c_str(), name.c_str(), 0) == 0; };
+  if (plan_ && has_scale(format) && std::ranges::any_of(plan_->wide, matches)) format = Format::bf16;
   PackJob job;
   job.name = name;
   job.format = format;
@@ -215,6 +222,7 @@ Linear Layers::columns(const std::string& prefix, std::int64_t out, std::int64_t
     return layer;
   }
   memory_.push_back(backend_.allocate(static_cast<std::size_t>(out * in) * sizeof(float)));
+  packed_bytes_ += memory_.back().size();
   std::vector<float> row(static_cast<std::size_t>(in));
   const std::unique_ptr<Stream> stream = backend_.make_stream();
   for (std::int64_t r = 0; r < out; ++r) {
@@ -299,8 +307,10 @@ const void* Layers::table(const std::string& name, const Shape& shape) {
     plan_->copies.emplace_back(name, Format::bf16);
     return nullptr;
   }
-  if (entry->dtype == Dtype::bf16 && reinterpret_cast<std::uintptr_t>(entry->data) % 2 == 0)
+  if (entry->dtype == Dtype::bf16 && reinterpret_cast<std::uintptr_t>(entry->data) % 2 == 0) {
+    mapped_bytes_ += entry->num_bytes;
     return to_device(entry->data, entry->num_bytes);
+  }
   const auto count = static_cast<std::size_t>(num_elements(shape));
   memory_.push_back(backend_.allocate(count * 2));
   const std::unique_ptr<Stream> stream = backend_.make_stream();

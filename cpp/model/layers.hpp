@@ -28,6 +28,7 @@ struct PackJob {
 
 // All that a quantized folder's file holds beside the normalizer's statistics.
 struct PackPlan {
+  std::vector<std::string> wide;  // in: patterns of layers that stay 16-bit
   std::vector<PackJob> packs;
   std::vector<std::pair<std::string, Format>> copies;  // tensors that keep name and shape; as f32 or bf16
 };
@@ -65,6 +66,7 @@ class Layers {
   Linear tied_head(const std::string& table_name, const Shape& shape, const void* table);
 
   std::size_t packed_bytes() const { return packed_bytes_; }
+  std::size_t mapped_bytes() const { return mapped_bytes_; }  // of packed layers and tables that the file has so
 
  private:
   // some rows of a tensor, and some of their columns
@@ -90,8 +92,12 @@ class Layers {
   Precision precision_;
   PackPlan* plan_;
   std::vector<Memory> memory_;
-  std::size_t packed_bytes_ = 0;
+  std::size_t packed_bytes_ = 0, mapped_bytes_ = 0;
 };
+
+// of NAME.panels in a file
+Shape panels_shape(Format format, std::int64_t panels, std::int64_t in);
+bool has_scale(Format format);
 
 // Packs on all cores of the process, and gives the source's pages back.
 void run_job(const PackJob& job, const PackTarget& target);

@@ -27,7 +27,12 @@ void take_feed_forward(Layers& layers, const std::string& prefix, const VisionCo
   const bool is_wide =
       is_padded(prefix + "gate_up_proj.weight", 0, 2) || is_padded(prefix + "gate_proj.weight", 0, 1);
   const bool is_down_wide = is_wide && is_padded(prefix + "down_proj.weight", 1, 1);
-  const std::int64_t used = is_down_wide ? padded : inner;
+  std::int64_t used = is_down_wide ? padded : inner;
+  if (const std::string panels = prefix + "down_proj.panels"; weights.contains(panels)) {
+    // packed layers keep what was used, and only that
+    const Shape& shape = weights.entry(panels).shape;
+    if (shape.size() == 4 && shape[1] * shape[3] == padded) used = padded;
+  }
   block.gate_up = layers.gated(prefix + "gate_up_proj", prefix + "gate_proj", prefix + "up_proj",
                                is_wide ? padded : inner, used, width, true, format);
   block.down = layers.linear(prefix + "down_proj", width, used, true, format);
@@ -139,6 +144,10 @@ void Vision::forward(const float* pixels, std::span<const Grid> grids, VisionWor
     const Rows gated =
         reserve_rows(backend, work.gated, row_format(block.down.format), patches, block.gate_up.out);
     backend.gated_product(stream, normed, block.gate_up, gated);
+    if (trace) {
+      backend.product(stream, gated, block.down, {}, embedded);
+      record(name + ".mlp", embedded, patches, width);
+    }
     backend.product(stream, gated, block.down, add, hidden);
     record(name, hidden, patches, width);
     if (work.pause) work.pause(0);

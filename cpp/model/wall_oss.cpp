@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/wall_oss.hpp"
 
+#include <algorithm>
+
 #include "backend/cpu/cpu_backend.hpp"
 #include "base/errors.hpp"
 
@@ -20,11 +22,19 @@ ModelConfig require_slots(const std::string& directory, ModelConfig config) {
   return config;
 }
 
-Precision precision_of(const std::string& directory, const std::string& packed, const std::string& asked) {
+Precision precision_of(const std::string& directory, const std::string& packed, const std::string& asked,
+                       bool is_planned) {
   if (packed.empty()) return Precision::find(asked.empty() ? "fp32" : asked);
-  if (!asked.empty() && asked != packed)
+  if (is_planned)
+    throw CheckpointError(directory + " is packed as " + packed +
+                          " already; quantize the checkpoint that it was made of");
+  if (!asked.empty() && asked != packed && Precision::find(asked).name != packed)
     throw ConfigError(directory + " is packed as " + packed + " and cannot be loaded as " + asked +
                       "; load the checkpoint that it was made of");
+  const std::vector<std::string> known = Precision::names();
+  if (std::ranges::find(known, packed) == known.end())
+    throw CheckpointError(directory + ": its metadata says wallx_precision '" + packed +
+                          "', which this version does not know; quantize the checkpoint again");
   return Precision::find(packed);
 }
 
@@ -34,7 +44,8 @@ WallOss::WallOss(const std::string& directory, ModelConfig config, const LoadOpt
     : config_(require_slots(directory, std::move(config))),
       backend_(options.backend ? options.backend : std::make_shared<CpuBackend>(CpuOptions{})),
       weights_(directory),
-      layers_(weights_, *backend_, precision_of(directory, weights_.packed_precision(), options.precision), plan),
+      layers_(weights_, *backend_,
+              precision_of(directory, weights_.packed_precision(), options.precision, plan != nullptr), plan),
       vision_(config_.vision, layers_, backend_),
       language_(config_, layers_, backend_),
       action_head_(config_, layers_, backend_) {

@@ -36,6 +36,7 @@ class WallOss {
   const Precision& precision() const { return layers_.precision(); }
   const std::shared_ptr<Backend>& backend() const { return backend_; }
   std::size_t packed_bytes() const { return layers_.packed_bytes(); }
+  std::size_t mapped_bytes() const { return weights_.mapped_bytes() + layers_.mapped_bytes(); }
   const Vision& vision() const { return vision_; }
   const Language& language() const { return language_; }
   const ActionHead& action_head() const { return action_head_; }

@@ -78,10 +78,16 @@ void Weights::add(const std::string& path, const std::set<std::string>* expected
   files_.push_back(std::make_unique<SafetensorsFile>(path));
   for (const auto& [key, value] : files_.back()->metadata()) {
     if (key == kFormatKey && value != std::to_string(kFormatVersion))
-      throw CheckpointError(path + ": written in format " + value + " of wallx-edge quantize, this version reads " +
-                            std::to_string(kFormatVersion) + "; quantize it again, or install a newer wallx-edge");
+      throw CheckpointError(path + ": written in format " + value +
+                            " of wallx-edge quantize, this version reads " + std::to_string(kFormatVersion) +
+                            "; quantize it again, or install a newer wallx-edge");
     if (key == kPrecisionKey) packed_precision_ = value;
+    if (key.starts_with("wallx_")) metadata_[key] = value;
   }
+  if (metadata_.contains(std::string(kFormatKey)) != metadata_.contains(std::string(kPrecisionKey)))
+    throw CheckpointError(path +
+                          ": its metadata has only one of wallx_format and wallx_precision; quantize the "
+                          "checkpoint again");
   for (const TensorEntry& entry : files_.back()->tensors()) {
     if (expected && !expected->count(entry.name))
       throw CheckpointError(path + ": tensor " + entry.name +
@@ -123,9 +129,12 @@ const float* Weights::take(const std::string& name, const Shape& shape) {
   const TensorEntry& entry = floats(name, shape);
   if (entry.dtype == Dtype::f32 && reinterpret_cast<std::uintptr_t>(entry.data) % alignof(float) == 0) {
     mapped_bytes_ += entry.num_bytes;
+    taken_.emplace(entry.data, name);
     return reinterpret_cast<const float*>(entry.data);
   }
-  return widen(entry);
+  const float* values = widen(entry);
+  taken_.emplace(values, name);
+  return values;
 }
 
 const float* Weights::widen(const TensorEntry& entry) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -24,6 +25,8 @@ class Weights {
   // The tensor as fp32, valid as long as this object. Throws CheckpointError naming tensor, expected and
   // found shape.
   const float* take(const std::string& name, const Shape& shape);
+  // where take has put a tensor, or mapped it
+  const std::unordered_map<const void*, std::string>& taken() const { return taken_; }
   bool contains(const std::string& name) const { return entries_.count(name) != 0; }
   const TensorEntry& entry(const std::string& name) const;  // CheckpointError when absent
   // Marks a tensor as known without loading it.
@@ -37,6 +40,9 @@ class Weights {
   // Written by `wallx-edge quantize`: the precision that its layers are packed in, empty for other folders.
   const std::string& packed_precision() const { return packed_precision_; }
 
+  // What `quantize` says of the folder in its file's header; empty for other folders.
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
   // A copy as fp32, for small tensors such as statistics.
   std::vector<float> read(const std::string& name) const;
 
@@ -49,9 +55,11 @@ class Weights {
 
   std::string directory_;
   std::string packed_precision_;
+  std::map<std::string, std::string> metadata_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::unordered_map<std::string, const TensorEntry*> entries_;
   std::unordered_map<std::string, bool> used_;
+  std::unordered_map<const void*, std::string> taken_;
   std::vector<std::unique_ptr<float[]>> owned_;
   std::size_t widened_bytes_ = 0;
   std::size_t mapped_bytes_ = 0;

@@ -4,6 +4,8 @@
 
 #include <linux/can.h>
 
+#include <cstdio>
+
 namespace wallx {
 namespace {
 
@@ -49,6 +51,17 @@ bool read_stamp(std::string_view word, std::chrono::nanoseconds& stamp) noexcept
   return true;
 }
 
+bool read_bytes(std::string_view word, CanFrame& frame) noexcept {
+  if (word.size() % 2 != 0 || word.size() > 2 * frame.data.size()) return false;
+  frame.size = static_cast<std::uint8_t>(word.size() / 2);
+  for (std::size_t i = 0; i < frame.size; ++i) {
+    std::uint64_t byte = 0;
+    if (!read_digits(word.substr(2 * i, 2), 16, 2, byte)) return false;
+    frame.data[i] = static_cast<std::uint8_t>(byte);
+  }
+  return true;
+}
+
 }  // namespace
 
 CandumpEvent parse_candump(std::string_view text, CandumpLine& line) noexcept {
@@ -64,6 +77,11 @@ CandumpEvent parse_candump(std::string_view text, CandumpLine& line) noexcept {
   read.is_sent = mark == "T";
 
   const auto hash = word.find('#');
+  if (hash == std::string_view::npos) {
+    if (!read_bytes(word, read.frame)) return CandumpEvent::malformed;
+    line = read;
+    return CandumpEvent::bytes;
+  }
   std::uint64_t id = 0;
   if ((hash != 3 && hash != 8) || !read_digits(word.substr(0, hash), 16, 8, id))
     return CandumpEvent::malformed;
@@ -81,16 +99,30 @@ CandumpEvent parse_candump(std::string_view text, CandumpLine& line) noexcept {
   }
   // candump may write a raw length code above 8 after an eight-byte classic frame
   if (!read.frame.is_fd && word.size() == 18 && word[16] == '_') word.remove_suffix(2);
-  if (word.size() % 2 != 0 || word.size() > 2 * read.frame.data.size()) return CandumpEvent::malformed;
-  read.frame.size = static_cast<std::uint8_t>(word.size() / 2);
-  for (std::size_t i = 0; i < read.frame.size; ++i) {
-    std::uint64_t byte = 0;
-    if (!read_digits(word.substr(2 * i, 2), 16, 2, byte)) return CandumpEvent::malformed;
-    read.frame.data[i] = static_cast<std::uint8_t>(byte);
-  }
+  if (!read_bytes(word, read.frame)) return CandumpEvent::malformed;
   if (!is_valid(read.frame)) return CandumpEvent::malformed;
   line = read;
   return CandumpEvent::frame;
+}
+
+std::string to_candump(const CandumpLine& line, bool is_bytes) {
+  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(line.stamp).count();
+  char part[48];
+  std::snprintf(part, sizeof part, "(%lld.%06lld) ", static_cast<long long>(micros / 1'000'000),
+                static_cast<long long>(micros % 1'000'000));
+  std::string text = part;
+  text += line.channel;
+  text += ' ';
+  if (!is_bytes) {
+    std::snprintf(part, sizeof part, line.frame.is_extended ? "%08X#" : "%03X#", line.frame.id);
+    text += part;
+    if (line.frame.is_fd) text += line.frame.is_bit_rate_switched ? "#1" : "#0";
+  }
+  for (std::size_t i = 0; i < line.frame.size; ++i) {
+    std::snprintf(part, sizeof part, "%02X", line.frame.data[i]);
+    text += part;
+  }
+  return text + (line.is_sent ? " T" : " R");
 }
 
 }  // namespace wallx

@@ -12,36 +12,12 @@
 
 #include "base/result.hpp"
 #include "base/time.hpp"
+#include "drivers/buses/mailbox_ring.hpp"
 #include "hardware/bus.hpp"
 #include "hardware/bus_config.hpp"
 #include "hardware/can_bus.hpp"
 
 namespace wallx {
-
-// One direction: one thread puts, one takes. Neither waits for the other except on its descriptor.
-template <class Item>
-class MailboxRing {
- public:
-  explicit MailboxRing(std::size_t capacity);  // throws BusError: no descriptor left
-  ~MailboxRing();
-  MailboxRing(const MailboxRing&) = delete;
-  MailboxRing& operator=(const MailboxRing&) = delete;
-
-  // The writer's side: all or nothing, stamped now. false: no room for so many.
-  bool put(std::span<const Item> items) noexcept;
-  // The reader's side: what is there, up to the buffer's size, with its stamps.
-  std::size_t take(std::span<Item> items, std::span<TimePoint> put_at) noexcept;
-  void clear() noexcept;
-  // Blocks the reader until there may be something, or the deadline.
-  Result wait(TimePoint deadline) noexcept;
-  void wake() noexcept;  // the reader, from any thread
-
- private:
-  std::vector<Item> items_;
-  std::vector<TimePoint> put_at_;
-  std::atomic<std::uint64_t> num_put_{0}, num_taken_{0};
-  int event_ = -1;
-};
 
 // What the adapter's side holds: Item is a byte or a CanFrame.
 template <class Item>

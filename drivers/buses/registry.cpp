@@ -4,6 +4,7 @@
 
 #include "base/errors.hpp"
 #include "drivers/buses/mailbox.hpp"
+#include "drivers/buses/recorder.hpp"
 #include "drivers/buses/replay_bus.hpp"
 #include "drivers/buses/serial_bus.hpp"
 #include "drivers/buses/slcan_bus.hpp"
@@ -35,8 +36,11 @@ constexpr Kind kKinds[] = {
      [](const BusConfig& config) -> std::unique_ptr<CanBus> {
        return std::make_unique<SocketCanBus>(config);
      }},
-    {"replay", nullptr,
-     [](const BusConfig& config) -> std::unique_ptr<CanBus> { return std::make_unique<ReplayBus>(config); }},
+    {"replay",
+     [](const BusConfig& config) -> std::unique_ptr<Bus> { return std::make_unique<ReplayBus>(config); },
+     [](const BusConfig& config) -> std::unique_ptr<CanBus> {
+       return std::make_unique<ReplayCanBus>(config);
+     }},
     {"udp_multicast", nullptr,
      [](const BusConfig& config) -> std::unique_ptr<CanBus> {
        return std::make_unique<UdpMulticastBus>(config);
@@ -64,11 +68,13 @@ Maker find(const BusConfig& config, Maker Kind::* maker, const char* wanted, con
 }  // namespace
 
 std::unique_ptr<Bus> make_bus(const BusConfig& config) {
-  return find(config, &Kind::make_bus, "bytes", "CAN frames")(config);
+  auto bus = find(config, &Kind::make_bus, "bytes", "CAN frames")(config);
+  return config.record.empty() ? std::move(bus) : make_recorded(std::move(bus), config);
 }
 
 std::unique_ptr<CanBus> make_can_bus(const BusConfig& config) {
-  return find(config, &Kind::make_can_bus, "CAN frames", "bytes")(config);
+  auto bus = find(config, &Kind::make_can_bus, "CAN frames", "bytes")(config);
+  return config.record.empty() ? std::move(bus) : make_recorded(std::move(bus), config);
 }
 
 }  // namespace wallx

@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "base/errors.hpp"
+#include "drivers/motors/bus_gone.hpp"
 #include "hardware/bus.hpp"
 
 namespace wallx {
@@ -50,9 +50,7 @@ bool ask_patiently(Bus& bus, Parser& parser, std::uint8_t id, const Frame& reque
   for (int attempt = 0; attempt < kNumAsks; ++attempt) {
     const Result result = ask_servo(bus, parser, id, request, parameters, bus.now() + kAnswerTime);
     if (result.ok()) return true;
-    if (result.code == ErrorCode::bus_closed)
-      throw BusError(bus.name() + " went away while servo " + std::to_string(id) +
-                     " was asked; is the adapter still plugged in?");
+    if (result.code == ErrorCode::bus_closed) throw_bus_gone(bus, "servo " + std::to_string(id));
   }
   return false;
 }

@@ -100,6 +100,7 @@ class Engine:
         threads: int = 0,
         cores: list[int] = ...,
         kernels: str = "",
+        does_observe: bool = False,
     ) -> Engine:
         """Loads a checkpoint folder, or one that `quantize` wrote. Blocks while it reads and packs, without the GIL.
 
@@ -108,11 +109,18 @@ class Engine:
             threads: that compute, the caller's included; 0: one for each core that this process may use.
             cores: that the others are pinned to, in turn; empty: not pinned.
             kernels: of :func:`kernels`; empty: the fastest.
+            does_observe: whether the largest inputs of fp32 layers are kept, see :attr:`input_maxima`.
         """
+    @property
+    def input_maxima(self) -> dict[str, NDArray[np.float32]]: ...  # weight's name -> largest magnitudes   (in,)
     @property
     def precision(self) -> str: ...  # as asked for, or as the folder is packed
     @property
     def backend(self) -> str: ...  # what computes it, such as "cpu avx512"
+    @property
+    def num_threads(self) -> int: ...  # that compute
+    @property
+    def is_bf16_native(self) -> bool: ...  # whether the kernels multiply bf16 as such, else as fp32
     @property
     def packed_bytes(self) -> int: ...  # made while loading
     @property
@@ -126,10 +134,49 @@ class Engine:
     @property
     def widened_bytes(self) -> int: ...
     def tensor(self, name: str) -> NDArray[np.float32]: ...
+    @property
+    def metadata(self) -> dict[str, str]: ...  # what `quantize` says of the folder; empty for other folders
+
+class Quantizer:
+    """What a checkpoint becomes when its layers are packed, step by step: packed layers, then other tensors.
+
+    Args:
+        wide: patterns, as of a shell, of layers that stay bf16 whatever the precision says.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        dof: Slots,
+        agent_pos: Slots,
+        is_state_text: bool | None,
+        precision: str,
+        wide: list[str] = ...,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def config(self) -> ModelConfig: ...
+    def name(self, step: int) -> str: ...
+    def format(self, step: int) -> str: ...  # f32, bf16, int8 or w8
+    def is_layer(self, step: int) -> bool: ...
+    def tensors(self, step: int) -> list[tuple[str, str, list[int]]]: ...  # name, dtype, shape
+    def make(self, step: int) -> NDArray[np.uint8]:
+        """A step's tensors, one after the other. Blocks while it packs on all cores, without the GIL.
+
+        Raises:
+            CheckpointError: a weight that is not finite.
+        """
+    def scale_inputs(self, layer: str, scale: ArrayLike) -> None:
+        """What the columns of a layer's weights are multiplied with   (in,)"""
+    def scale_outputs(self, layer: str, scale: ArrayLike) -> None:
+        """What the rows of a layer's weights and its bias, or the numbers of a vector, are multiplied with   (out,)"""
 
 def precisions() -> list[str]: ...
 def kernels() -> list[str]:
     """Sets of kernels that this processor can run, the fastest first."""
+
+def cuda_status() -> str:
+    """One line: the first GPU's name and capability, or why there is none. Loads the driver, where there is one."""
 
 Trace = dict[str, NDArray[np.float32]]
 
@@ -490,6 +537,7 @@ class BusConfig:
         bit_rate: int = 1_000_000,
         data_bit_rate: int = 0,
         interface: str = "",
+        record: str = "",
         byte_mailbox: ByteMailbox | None = None,
         can_mailbox: CanMailbox | None = None,
         stepped_line: SteppedLine | None = None,
@@ -506,6 +554,8 @@ class BusConfig:
     def data_bit_rate(self) -> int: ...  # of CAN FD data; 0: classic CAN [bit/s]
     @property
     def interface(self) -> str: ...  # udp_multicast: network interface; replay: channel in the log
+    @property
+    def record(self) -> str: ...  # log of everything that goes over the line; empty: none
 
 class Bus:
     """A line of bytes, for set-up, measurements and tests; a robot's loop has its own."""
@@ -697,6 +747,8 @@ class Robot:
     @property
     def bus_descriptor(self) -> int: ...  # file descriptor of the open bus; -1: it has none
     @property
+    def bus_trouble(self) -> str: ...  # what went wrong on its bus beyond a code; empty: nothing
+    @property
     def serial(self) -> int: ...  # unique in the process
     def connect(self) -> None:
         """Opens the bus, finds every motor, compares its registers with the calibration. Writes nothing.
@@ -731,6 +783,24 @@ def sync_read_times(bus: BusConfig, ids: list[int], num_reads: int) -> dict[str,
     Returns num_reads, num_failed, wall_s [s] and cpu_s of the reading thread [s].
 
     Raises BusError, ConfigError.
+    """
+
+class Peak(TypedDict):
+    rate: float  # of all threads: operations, a multiply-add being two, or bytes per second; clock: [Hz]
+    instruction: str  # that was issued
+    width: int  # operations of a core in a cycle; 0: not known
+
+# kind: int8, bf16, fp32, read, clock
+def measure_peak(kind: str, threads: int, seconds: float) -> Peak:
+    """What this computer can do at most, by loops that neither memory nor a dependency slows down.
+
+    Thread i runs on the i-th processor that this one may run on. Blocks for `seconds` and, for ``read``, what its
+    buffer takes; without the GIL.
+
+    Raises:
+        ConfigError: threads not 1 to those processors, seconds not above 0 and at most 60, a kind that this processor
+            has no instruction for, or another word.
+        WallxError: no memory for the buffer.
     """
 
 def codec_times(rounds: int) -> dict[str, float]:

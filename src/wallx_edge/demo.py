@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,7 @@ def run(
         the loop's records by column, the chunks, and the loop's counters.
     """
     with ExitStack() as stack:
-        policy = Policy.load(config.checkpoint, config.policy)
+        policy = Policy.load(config.checkpoint, config.policy, **asdict(config.computing))
         cameras = stack.enter_context(config.open_cameras())
         robot = stack.enter_context(Robot.connect(config))
         session = Session(policy, robot, cameras, task, config=config.session)

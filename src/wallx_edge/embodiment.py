@@ -307,7 +307,7 @@ def load_calibration(path: str | Path, embodiment: Embodiment) -> list[JointCali
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"calibration file {file} cannot be read: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CalibrationError(f"calibration file {file} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise CalibrationError(f"{file} must hold one object per joint, holds {type(values).__name__}")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge import _core
+from wallx_edge.computing import Computing
 from wallx_edge.errors import CheckpointError
 from wallx_edge.geometry import (
     compose_rotation,
@@ -27,7 +28,6 @@ from wallx_edge.policy_config import DEFAULT_STATE_BINS
 from wallx_edge.preprocess import ImageProcessor, Pictures, resize_for_model
 from wallx_edge.prompts import ACTION, END, STATE, PromptStyle, Tokenizer, flow_prompt, state_bins, state_text
 from wallx_edge.statistics import inside, sources
-from wallx_edge.train_config import load_engine
 from wallx_edge.verify_fast import fast, greedy
 
 __all__ = ["GoldenCase"]
@@ -58,13 +58,12 @@ class GoldenCase:
         processor: its image processor.
     """
 
-    def __init__(self, directory: Path, precision: str = "fp32", kernels: str = "") -> None:
+    def __init__(self, directory: Path, computing: Computing | None = None) -> None:
         """Reads the folder.
 
         Args:
             directory: the folder.
-            precision: that the network is computed in.
-            kernels: of :func:`wallx_edge._core.kernels`; when empty the fastest.
+            computing: how; by default in fp32, or as the folder is packed.
 
         Raises:
             CheckpointError: a file is missing or damaged.
@@ -89,7 +88,7 @@ class GoldenCase:
         self.name = str(self._entry("case"))
         self.expected: Tensors = _core.read_safetensors(str(directory / "expected.safetensors"))
         self.inputs: Tensors = _core.read_safetensors(str(directory / "inputs.safetensors"))
-        self.engine = load_engine(directory, precision, kernels=kernels)
+        self.engine = (computing or Computing()).load(directory)
         self.config = self.engine.config
         self.tokenizer = Tokenizer.load(directory)
         self.processor = ImageProcessor.load(directory)

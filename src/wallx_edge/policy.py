@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge import _core
+from wallx_edge.computing import Computing
 from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.fast import FOLDER as FAST_FOLDER
 from wallx_edge.fast import FastCodec
@@ -20,7 +22,7 @@ from wallx_edge.preprocess import ImageProcessor
 from wallx_edge.prompts import ACTION, IMAGE, STATE, Tokenizer, flow_prompt, state_text
 from wallx_edge.relative import RelativeActions
 from wallx_edge.statistics import Statistics
-from wallx_edge.train_config import PADDING, TrainConfig, load_engine
+from wallx_edge.train_config import PADDING, TrainConfig
 from wallx_edge.types import ActionChunk, DofLayout, Observation
 
 __all__ = ["Follow", "Policy", "PolicyConfig"]
@@ -67,7 +69,7 @@ class Policy:
         Args:
             directory: the checkpoint's folder.
             config: how to ask it.
-            engine: its weights, from :func:`wallx_edge.train_config.load_engine`.
+            engine: its weights, from :meth:`wallx_edge.computing.Computing.load`.
         """
         self.engine = engine
         self.directory = Path(directory)
@@ -116,19 +118,37 @@ class Policy:
         self._random = np.random.default_rng(config.seed)
 
     @classmethod
-    def load(cls, directory: str | Path, config: PolicyConfig | None = None) -> Policy:
-        """Maps a checkpoint folder in the published layout. Blocks while it reads.
+    def load(
+        cls,
+        directory: str | Path,
+        config: PolicyConfig | None = None,
+        *,
+        precision: str = "",
+        device: str = "auto",
+        threads: int = 0,
+        cores: Sequence[int] = (),
+        kernels: str = "",
+    ) -> Policy:
+        """Maps a checkpoint folder, in the published layout or as ``quantize`` writes it. Blocks while it reads.
 
         Args:
             directory: with config.json, model*.safetensors, tokenizer and preprocessor files, and where the checkpoint
                 has them config.yml, norm_stats.json and normalizer_*.pth.
             config: how to ask it; defaults as in :class:`PolicyConfig`.
+            precision: ``fp32``, ``bf16``, ``fp16``, ``int8``, ``mixed`` or ``w8``; when empty as the folder is packed,
+                else fp32. A folder in the published layout is packed while it is loaded.
+            device: ``auto`` or ``cpu``.
+            threads: that compute, the calling one included; 0: one for each core that this process may use.
+            cores: that the others are pinned to, in turn; none: not pinned.
+            kernels: of :func:`wallx_edge._core.kernels`; when empty the fastest.
 
         Raises:
             CheckpointError: something is missing, damaged, surplus, or of a variant that does not run.
-            ConfigError: the statistics are not in the checkpoint, or another wish does not fit it.
+            ConfigError: the statistics are not in the checkpoint, the folder is packed in another precision, or another
+                wish does not fit.
         """
-        return cls(directory, config or PolicyConfig(), load_engine(directory))
+        computing = Computing(precision, device, threads, tuple(cores), kernels)
+        return cls(directory, config or PolicyConfig(), computing.load(directory))
 
     def act(
         self,
@@ -154,29 +174,21 @@ class Policy:
             ConfigError: a camera or the state does not fit, or the model says a rotation that is none.
             WallxError: :meth:`cancel` ended it.
         """
-        prompt = self._prompt(observation)
-        horizon = self.config.horizon
+        prompt = self.prompt(observation)
         if noise is None:
-            noise = self._random.standard_normal((horizon, self._action.width), np.float32)
-        mask = np.tile(self._action_mask, (horizon, 1))
-        options: dict[str, Any] = {
-            "num_steps": self.config.num_steps,
-            "attention": self.config.attention,
-            "time_grid": self.config.time_grid,
-            "time_scale": self.config.time_scale,
-            "padding_action": self._padding,
-        }
+            noise = self.noise()
+        options = self.flow()
         if follow is not None and len(follow.rows):
-            options |= self._guidance(follow, observation)
+            options |= self._guidance(follow)
         if self.queue is None:
             self.shared_tokens = self._context.prefill(*prompt)
-            normalized = self._context.denoise(noise, mask, **options)
+            normalized = self._context.denoise(noise, **options)
         else:
-            self._work = work = self.queue.chunk(self._context, prompt, noise, mask, deadline_s=deadline, **options)
+            self._work = work = self.queue.chunk(self._context, prompt, noise, deadline_s=deadline, **options)
             while not work.wait(WAIT):
                 pass
             normalized, self.shared_tokens, self.waited_s = work.actions(), work.num_shared, work.waited_s
-        chunk = self._chunk(normalized, observation)
+        chunk = self.chunk(normalized, observation)
         if follow is None or not follow.num_frozen:
             return chunk
         # the model's range has fewer digits than SI
@@ -189,6 +201,21 @@ class Policy:
         work = self._work
         if work is not None:
             work.cancel()
+
+    def noise(self) -> NDArray[np.float32]:
+        """Where the next flow starts, drawn from the seed   (horizon, dof)"""
+        return self._random.standard_normal((self.config.horizon, self._action.width), np.float32)
+
+    def flow(self) -> dict[str, Any]:
+        """What :meth:`wallx_edge._core.Context.denoise` is told beside the noise."""
+        return {
+            "dof_mask": np.tile(self._action_mask, (self.config.horizon, 1)),
+            "num_steps": self.config.num_steps,
+            "attention": self.config.attention,
+            "time_grid": self.config.time_grid,
+            "time_scale": self.config.time_scale,
+            "padding_action": self._padding,
+        }
 
     def act_fast(self, observation: Observation, config: GenerationConfig | None = None) -> ActionChunk:
         """Computes one chunk from FAST tokens, which the model writes up to its end marker. Blocks until then.
@@ -216,7 +243,7 @@ class Policy:
         ids = write_actions(self._context, self._tokenizer, budget, self._codec.ids)
         normalized = np.zeros((self.config.horizon, self._action.width), np.float32)
         normalized[:, active] = self._codec.decode(ids, self.config.horizon, active.size)
-        return self._chunk(normalized, observation)
+        return self.chunk(normalized, observation)
 
     def observe(self, observation: Observation) -> int:
         """Computes the prefix of an observation: pictures, text and state. :meth:`act` calls it.
@@ -230,10 +257,15 @@ class Policy:
         Raises:
             ConfigError: a camera or the state does not fit.
         """
-        self.shared_tokens = self._context.prefill(*self._prompt(observation))
+        self.shared_tokens = self._context.prefill(*self.prompt(observation))
         return self._context.length
 
-    def _prompt(self, observation: Observation) -> _core.Prompt:
+    def prompt(self, observation: Observation) -> _core.Prompt:
+        """What :meth:`wallx_edge._core.Context.prefill` is told of an observation: ids, pictures, state.
+
+        Raises:
+            ConfigError: a camera or the state does not fit.
+        """
         settings = self.config
         missing = [role for role in settings.cameras if role not in observation.images]
         if missing:
@@ -267,8 +299,8 @@ class Policy:
         tokens = (-1, nothing, nothing) if is_text else (self._state_id, state, self._state_mask)
         return (ids, pictures.pixel_values, pictures.grids, *tokens)
 
-    def _guidance(self, follow: Follow, observation: Observation) -> dict[str, Any]:
-        """What the engine is told of the rows to follow, in the model's range, relative to this observation."""
+    def _guidance(self, follow: Follow) -> dict[str, Any]:
+        """What the engine is told of the rows to follow, in the model's range, row by row."""
         horizon, rows = self.config.horizon, follow.rows
         if rows.ndim != 2 or rows.shape[1] != self.action_layout.width or len(rows) > horizon:
             raise ConfigError(
@@ -301,14 +333,24 @@ class Policy:
         middle = self._state.unnormalize(np.zeros(self._state.width, np.float32)).astype(np.float64)
         return np.asarray(middle[self._state_mask != 0], np.float64)
 
+    def drawn_state(self, random: np.random.Generator) -> NDArray[np.float64]:
+        """A state anywhere in the range of the statistics, SI   (state_dim,)"""
+        drawn = self._state.unnormalize(random.uniform(-1, 1, self._state.width).astype(np.float32))
+        return np.asarray(drawn.astype(np.float64)[self._state_mask != 0], np.float64)
+
+    @property
+    def columns_in_use(self) -> NDArray[np.bool_]:
+        """Of what the model says   (dof,)"""
+        return np.asarray(self._action_mask != 0)
+
     def _whole(self, state: NDArray[np.float64]) -> NDArray[np.float64]:
         """A state with zeros for what is not in use, as the reference fills up   (model's state_dim,)"""
         whole = np.zeros(self._state.width)
         whole[self._state_mask != 0] = state
         return whole
 
-    def _chunk(self, normalized: NDArray[np.float32], observation: Observation) -> ActionChunk:
-        """What the model says in its own range, absolute, in SI, and only what is in use."""
+    def chunk(self, normalized: NDArray[np.float32], observation: Observation) -> ActionChunk:
+        """What the model says in its own range   (horizon, dof), absolute, in SI, and only what is in use."""
         rows = self._action.unnormalize(normalized).astype(np.float64)
         rows = self._relative.absolute(rows, self._whole(observation.state), self._action_mask != 0)
         used = np.ascontiguousarray(rows[:, self._action_mask != 0])

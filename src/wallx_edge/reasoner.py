@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge import _core
+from wallx_edge.computing import Computing
 from wallx_edge.errors import AnswerError, CheckpointError, ConfigError
 from wallx_edge.generation import (
     Generated,
@@ -27,7 +28,7 @@ from wallx_edge.grounding import Grounding, parse_grounding
 from wallx_edge.policy_config import PolicyConfig, PolicySettings
 from wallx_edge.preprocess import ImageProcessor
 from wallx_edge.prompts import IMAGE, Tokenizer, step_by_step_prompt, subtask_prompt, text_prompt
-from wallx_edge.train_config import TrainConfig, load_engine
+from wallx_edge.train_config import TrainConfig
 from wallx_edge.types import Observation, check_image
 
 if TYPE_CHECKING:
@@ -137,18 +138,21 @@ class Reasoner:
         self._context = context
 
     @classmethod
-    def load(cls, directory: str | Path, config: PolicyConfig | None = None) -> Reasoner:
+    def load(
+        cls, directory: str | Path, config: PolicyConfig | None = None, computing: Computing | None = None
+    ) -> Reasoner:
         """Maps a checkpoint folder in the published layout. Blocks while it reads. Needs no statistics.
 
         Args:
             directory: with config.json, model*.safetensors, tokenizer and preprocessor files.
             config: how to ask it; its defaults when not given.
+            computing: how it is computed; its defaults when not given.
 
         Raises:
             CheckpointError: something is missing, damaged, surplus, or of a variant that does not run.
             ConfigError: a wish that does not fit the checkpoint.
         """
-        engine = load_engine(directory)
+        engine = (computing or Computing()).load(directory)
         settings = PolicySettings.resolve(config or PolicyConfig(), TrainConfig.load(directory), engine.config)
         return cls(directory, settings, engine)
 

@@ -56,6 +56,7 @@ class Robot:
         stop_file: Path | None = None,
         max_first_step: float = 0.5,
         adapter: Adapter | None = None,
+        dropping: Collection[str] = (),
     ) -> None:
         """Use :meth:`connect`.
 
@@ -65,6 +66,7 @@ class Robot:
             stop_file: what ``safe-stop`` must know to watch over it; without one nobody watches.
             max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
             adapter: what moves its frames when it is on a mailbox.
+            dropping: joints that fall when this computer falls silent, as ``accept_drop`` allows.
         """
         self._process = os.getpid()
         self._adapter = adapter
@@ -75,6 +77,7 @@ class Robot:
         self._robot = robot
         self.loop = loop
         self._is_enabled = False
+        self._dropping = dropping  # until it has been said
         self.embodiment = robot.embodiment
         self.joint_names = tuple(joint.name for joint in self.embodiment.joints)
 
@@ -95,11 +98,7 @@ class Robot:
         """
         if not isinstance(config, RobotConfig):
             config = RobotConfig.load(config)
-        embodiment, falling = with_drops(load_embodiment(config.embodiment), config.accept_drop)
-        if falling:
-            log.warning(
-                "accept_drop: %s will fall when this computer falls silent: their drives let go", ", ".join(falling)
-            )
+        embodiment, dropping = with_drops(load_embodiment(config.embodiment), config.accept_drop)
         calibration = load_calibration(config.calibration, embodiment)
         by_joint = dict(zip((joint.name for joint in embodiment.joints), calibration, strict=True))
         check_signature(config.calibration, embodiment, by_joint, config.bus)
@@ -108,7 +107,7 @@ class Robot:
         # a row may be as far again by the time it is due: the chunk took its time
         loop = _core.ControlLoop(core, rate_hz=config.rate_hz, max_first_step=2 * config.max_first_step)
         stop_file = write_stop_file(embodiment, calibration, config.bus)
-        robot = cls(core, loop, stop_file, config.max_first_step, adapter)
+        robot = cls(core, loop, stop_file, config.max_first_step, adapter, dropping)
         _connected.add(robot)
         try:
             if adapter:
@@ -155,13 +154,19 @@ class Robot:
         """Torque on, at the measured pose. Leaving brakes along the limits and holds the last command.
 
         Where a drive has no timeout of its own, ``safe-stop --watch`` is started first, and watches until
-        :meth:`disconnect`.
+        :meth:`disconnect`. Where one would let a joint fall, a warning names it, the first time.
 
         Raises:
             SafetyStop: the motors could not be enabled.
             DeviceError: ``safe-stop`` cannot be started, or cannot reach the wheels of this robot.
         """
         self._watch()
+        if self._dropping:
+            log.warning(
+                "accept_drop: %s will fall when this computer falls silent: their drives let go",
+                ", ".join(self._dropping),
+            )
+            self._dropping = ()
         try:
             # from the first request on, whatever interrupts: leaving holds
             self.loop.resume() if self.loop.state == "hold" else self.loop.enable()
@@ -216,8 +221,7 @@ class Robot:
         """
         report = self.loop.fault_report()
         if report is not None:
-            said = f"; the adapter said: {self._adapter.error}" if self._adapter and self._adapter.error else ""
-            error = SafetyStop(report["message"] + said)
+            error = SafetyStop("; ".join([report["message"], *self._about_the_bus(report["cause"]["reason"])]))
             error.records = report["records"]
             raise error
         if self._is_enabled and self._watcher is not None and not self._watcher.is_running:
@@ -231,11 +235,14 @@ class Robot:
         """Takes back a fault or an e-stop, once the robot is at rest; moves nothing. Blocks until then. Logged.
 
         Raises:
-            SafetyStop: it is not at rest in time, or the reason is still there: a button that is still pressed.
+            SafetyStop: it is not at rest in time, or the reason is still there: a button that is still pressed, a bus
+                that is closed.
         """
         report = self.loop.fault_report()
         if report is None:
             return
+        if report["cause"]["reason"] == "bus closed":
+            raise SafetyStop("the bus is closed and does not come back by itself: disconnect, then connect again")
         if self._estop is not None and self._estop.is_pressed:
             raise SafetyStop("the e-stop's button is still pressed, or its wire is cut: release it, then reset")
         log.warning("reset after: %s", report["message"])
@@ -276,6 +283,21 @@ class Robot:
             if time.monotonic() > deadline:
                 raise SafetyStop(f"the torque did not go off within {RESET_TIMEOUT:g} s")
             time.sleep(POLL)
+
+    def _about_the_bus(self, reason: str) -> Iterator[str]:
+        """What a fault's message cannot know."""
+        if self._adapter and self._adapter.error:
+            yield f"the adapter said: {self._adapter.error}"
+        if reason != "bus closed":
+            return
+        if self._robot.bus_trouble:
+            yield f"on its bus: {self._robot.bus_trouble}"
+        wheels = [joint.name for joint in self.embodiment.joints if joint.mode == JointMode.velocity]
+        if wheels and self._stop_file is not None:
+            yield (
+                f"{', '.join(wheels)} may still turn, as last told, until the robot is enabled again or "
+                f"`safe-stop {self._stop_file}` has run"
+            )
 
     def _watch(self) -> None:
         if self._watcher is not None and not self._watcher.is_running:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from wallx_edge import _core
 from wallx_edge.buses import BusConfig, read_bus
 from wallx_edge.cameras import Camera, camera_opener
+from wallx_edge.computing import DEVICES, Computing
 from wallx_edge.embodiment import calibration_path
 from wallx_edge.errors import ConfigError
 from wallx_edge.policy import PolicyConfig
@@ -36,6 +38,7 @@ class RobotConfig:
         kind = "serial"                     # or socketcan, slcan, udp_multicast, replay, pyserial, python-can, mailbox
         port = "/dev/ttyACM0"               # device, network interface, group, log file; an adapter's URL or channel
         baud_rate = 1000000                 # of a serial device [bit/s]; for CAN: bit_rate, data_bit_rate
+        record = "my_arm.log"               # log of everything that goes over the line; kind = "replay" plays it
 
         [control]
         rate_hz = 200.0                     # of the control loop [1/s]
@@ -56,6 +59,10 @@ class RobotConfig:
         max_first_step = 0.5                # from the measured pose to a chunk's first row, at most [rad]
         execute_rows = 24                   # rows played before the next chunk takes over
         seed = 0
+        precision = "int8"                  # fp32, bf16, fp16, int8, mixed, w8; by default as the folder is packed
+        device = "auto"                     # or cpu
+        threads = 1                         # that compute; by default one for each core
+        cores = [1]                         # that they are pinned to, so that the control loop keeps its own
 
         [recording]                         # of every run; all of it may be left out
         enabled = true
@@ -84,6 +91,7 @@ class RobotConfig:
         estop: of a button: chip, line on it, and whether low means pressed; None: there is none.
         policy: how to ask the checkpoint.
         session: how chunks are executed and when the Reasoner is asked; its ``execute_rows`` is policy's.
+        computing: how the checkpoint is computed.
         max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
         recording: folder of the recordings and how much they may take there [bytes]; None: nothing is recorded.
         cameras: role -> its checked table.
@@ -99,6 +107,7 @@ class RobotConfig:
     estop: tuple[str, int, bool] | None
     policy: PolicyConfig
     session: SessionConfig
+    computing: Computing
     max_first_step: float
     recording: tuple[Path, int] | None
     cameras: Mapping[str, Table]
@@ -158,7 +167,8 @@ class RobotConfig:
             "is_whole_state_told",
         )
         ours = ("rope_layout", "execute_rows", "max_first_step", "seed")
-        policy.check_keys(("checkpoint",) if driven else (), (*options, *variant, *ours))
+        engine = ("precision", "device", "threads", "cores")
+        policy.check_keys(("checkpoint",) if driven else (), (*options, *variant, *ours, *engine))
         defaults = PolicyConfig()
         step = policy.positive("step", "s", defaults.step)
         if step > 1:
@@ -200,6 +210,7 @@ class RobotConfig:
                 top.table("session"),
                 policy.integer("execute_rows", 1, horizon or 128) if "execute_rows" in policy.values else None,
             ),
+            computing=_computing(policy),
             max_first_step=policy.positive("max_first_step", "rad", 0.5),
             recording=_recording(top.table("recording"), base),
             cameras=cameras,
@@ -251,6 +262,18 @@ def _session(table: Table, execute_rows: int | None) -> SessionConfig:
         max_tokens=table.integer("max_tokens", 1, 4096, defaults.max_tokens),
         done_chunks=table.integer("done_chunks", 1, 1000, defaults.done_chunks),
         **{key: table.number(key, getattr(defaults, key)) for key in numbers},
+    )
+
+
+def _computing(policy: Table) -> Computing:
+    cores = policy.values.get("cores", [])
+    if not isinstance(cores, list) or not all(type(core) is int and 0 <= core < 4096 for core in cores):
+        raise policy.fail("cores", f"is {cores!r:.60}, must be a list of numbers of this computer's cores")
+    return Computing(
+        precision=policy.choice("precision", _core.precisions()) if "precision" in policy.values else "",
+        device=policy.choice("device", DEVICES, "auto"),
+        threads=policy.integer("threads", 0, 256, 0),
+        cores=tuple(cores),
     )
 
 

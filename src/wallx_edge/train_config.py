@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from wallx_edge._core import Engine
+from wallx_edge._core import Engine, Quantizer
 from wallx_edge.errors import CheckpointError
 
-__all__ = ["PADDING", "TrainConfig", "load_engine"]
+__all__ = ["PADDING", "TrainConfig", "load_engine", "open_quantizer"]
 
 _FILES = ("config.yml", "config.yaml")
 MAX_BYTES = 1024 * 1024
@@ -201,6 +201,22 @@ def load_engine(
     train = TrainConfig.load(directory)
     dof, agent_pos = (list((slots or {}).items()) for slots in (train.dof, train.agent_pos))
     return Engine.load(str(directory), dof, agent_pos, train.is_state_text, precision, threads, list(cores), kernels)
+
+
+def open_quantizer(directory: str | Path, precision: str, wide: Sequence[str] = ()) -> Quantizer:
+    """What a checkpoint becomes in a precision, of which only headers are read.
+
+    Args:
+        directory: as for :func:`load_engine`.
+        precision: of :func:`wallx_edge._core.precisions`.
+        wide: patterns, as of a shell, of layers that stay bf16.
+
+    Raises:
+        CheckpointError: something is missing, damaged, surplus, or packed already.
+    """
+    train = TrainConfig.load(directory)
+    dof, agent_pos = (list((slots or {}).items()) for slots in (train.dof, train.agent_pos))
+    return Quantizer(str(directory), dof, agent_pos, train.is_state_text, precision, list(wide))
 
 
 class _Values:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wallx_edge.computing import Computing
 from wallx_edge.errors import ConfigError
 from wallx_edge.golden_case import GoldenCase
+from wallx_edge.verify_reduced import CLOSE, branches, compare, is_reduced
 
 __all__ = ["GROUPS", "Comparison", "Report", "verify"]
 
@@ -110,11 +112,13 @@ class Report:
         case: name of the case.
         comparisons: one per expected tensor of the chosen groups.
         not_run: tensors of groups that were not chosen, per group.
+        computing: what was asked and what the machine gave, as :meth:`wallx_edge.computing.Computing.report` says.
     """
 
     case: str
     comparisons: tuple[Comparison, ...]
     not_run: Mapping[str, int]
+    computing: Mapping[str, Mapping[str, Any]]
 
     @property
     def is_ok(self) -> bool:
@@ -126,6 +130,7 @@ class Report:
         return {
             "case": self.case,
             "ok": self.is_ok,
+            "computing": {key: dict(value) for key, value in self.computing.items()},
             "not_run": dict(self.not_run),
             "tensors": [
                 {
@@ -141,15 +146,17 @@ class Report:
         }
 
 
-def verify(directory: str | Path, groups: Iterable[str] | None = None) -> Report:
+def verify(directory: str | Path, groups: Iterable[str] | None = None, computing: Computing | None = None) -> Report:
     """Runs a golden case folder: a checkpoint with ``manifest.json``, ``inputs.`` and ``expected.safetensors``.
 
     Everything is computed from the checkpoint, the inputs and the manifest; expected values are only compared with.
-    Blocks while it computes.
+    At reduced precision, tensors that it changes are compared by noise and gain, against the table of
+    :mod:`wallx_edge.verify_reduced`. Blocks while it computes.
 
     Args:
-        directory: the case.
+        directory: the case, or one that ``quantize`` has packed.
         groups: of :data:`GROUPS`; all of them by default.
+        computing: how; by default in fp32, or as the folder is packed.
 
     Raises:
         ConfigError: an unknown group.
@@ -161,7 +168,9 @@ def verify(directory: str | Path, groups: Iterable[str] | None = None) -> Report
             raise ConfigError(f"unknown group {group!r}; there are: {', '.join(GROUPS)}")
     if not chosen:
         raise ConfigError(f"no group chosen; there are: {', '.join(GROUPS)}")
-    case = GoldenCase(Path(directory))
+    computing = computing or Computing()
+    case = GoldenCase(Path(directory), computing)
+    precision = case.engine.precision
     names = {name: _group_of(name) for name in sorted(case.expected)}
     not_run: dict[str, int] = {}
     comparisons: list[Comparison] = []
@@ -179,13 +188,19 @@ def verify(directory: str | Path, groups: Iterable[str] | None = None) -> Report
             comparisons.append(Comparison(group, group, np.inf, 0.0, "the case has no tensor of this group"))
             continue
         computed = case.compute(group)
-        comparisons += [_compare(name, group, computed, case.expected) for name in wanted]
+        for name in wanted:
+            comparisons += (
+                _compare_reduced(precision, name, group, computed, case.expected)
+                if is_reduced(precision, name)
+                else [_compare(name, group, computed, case.expected)]
+            )
+        comparisons += _compare_branches(precision, group, wanted, computed, case)
         comparisons += [
             Comparison(name, group, np.inf, 0.0, "missing in expected.safetensors")
             for name in _required(case, group)
             if name not in case.expected
         ]
-    return Report(case.name, tuple(comparisons), not_run)
+    return Report(case.name, tuple(comparisons), not_run, computing.report(case.engine))
 
 
 def _is_in(case: GoldenCase, group: str) -> bool:
@@ -240,6 +255,47 @@ def _compare(name: str, group: str, computed: Tensors, reference: Tensors) -> Co
     return Comparison(name, group, error, tolerance, note)
 
 
+def _compare_reduced(precision: str, name: str, group: str, computed: Tensors, reference: Tensors) -> list[Comparison]:
+    if name not in computed:
+        return [Comparison(name, group, np.inf, 0.0, "not computed by this version")]
+    got, expected, note = computed[name], reference[name], ""
+    unit = 0.0
+    if name in _GENERATED and got.ndim == expected.ndim:
+        scores = reference.get(f"{name.partition('.')[0]}.logits", np.zeros(1))
+        spread = float(scores.std()) if np.isfinite(scores).all() else 0.0
+        got, expected, note = _until_other_choice(name, computed, reference, CLOSE[precision] * spread)
+        if expected.dtype.kind != "f":
+            is_same = got.shape == expected.shape and np.array_equal(got, expected)
+            return [Comparison(name, group, 0.0 if is_same else np.inf, 0.0, note if is_same else "other tokens")]
+        if name.endswith("top2_margin"):
+            unit = spread
+    if got.shape != expected.shape:
+        return [Comparison(name, group, np.inf, 0.0, f"expected shape {expected.shape}, got {got.shape}")]
+    if expected.size == 0:
+        return [Comparison(name, group, np.inf, 0.0, "the expected tensor is empty")]
+    return [
+        Comparison(found.name, group, found.error, found.tolerance, note)
+        for found in compare(precision, name, got, expected, unit)
+    ]
+
+
+def _compare_branches(
+    precision: str, group: str, wanted: list[str], computed: Tensors, case: GoldenCase
+) -> list[Comparison]:
+    if group not in ("vision", "layers") or not is_reduced(precision, "vis.block0"):
+        return []
+    expected = {
+        name: case.expected[name]
+        for name in wanted
+        if name in computed and computed[name].shape == case.expected[name].shape
+    }
+    if len(expected) < len(wanted):
+        return []  # which has failed already
+    horizon = case.manifest["horizon"] if group == "layers" else 0
+    found = branches(precision, computed, expected, horizon, case.config.has_adaptive_norms)
+    return [Comparison(finding.name, group, finding.error, finding.tolerance) for finding in found]
+
+
 # what follows from the tokens chosen before, with the axis that counts tokens; runner_up is computed beside them
 _GENERATED = {
     f"{group}.{name}": axis
@@ -248,25 +304,32 @@ _GENERATED = {
 }
 
 
-def _other_choice(computed: Tensors, reference: Tensors, group: str) -> int | None:
+def _other_choice(computed: Tensors, reference: Tensors, group: str, close: float) -> int | None:
     """The step at which the reference rightly chose the other of two equally good tokens; the texts part there.
 
-    Only the very first difference counts, only at a close call, and only if the reference's token is our second.
+    Only the very first difference counts, only at a close call, and only if the reference's token is our second or,
+    where there are scores, one that ours puts as close.
     """
     got, expected = computed[f"{group}.generated_ids"], reference.get(f"{group}.generated_ids")
     if expected is None or expected.ndim != 2 or expected.shape[0] != 1:
         return None
     pairs = zip(got[0], expected[0], strict=False)
     step = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
-    if step is None or computed[f"{group}.top2_margin"][step] > MIN_MARGIN:
+    if step is None or computed[f"{group}.top2_margin"][step] > close:
         return None
-    return step if computed[f"{group}.runner_up"][step] == expected[0, step] else None
+    if computed[f"{group}.runner_up"][step] == expected[0, step]:
+        return step
+    scores = computed[f"{group}.logits"]
+    is_close = step < len(scores) and scores[step].max() - scores[step][expected[0, step]] <= close
+    return step if is_close and close > MIN_MARGIN else None
 
 
-def _until_other_choice(name: str, computed: Tensors, reference: Tensors) -> tuple[NDArray[Any], NDArray[Any], str]:
+def _until_other_choice(
+    name: str, computed: Tensors, reference: Tensors, close: float = MIN_MARGIN
+) -> tuple[NDArray[Any], NDArray[Any], str]:
     """Both sides up to where the texts rightly part; whole where they do not."""
     got, expected = computed[name], reference[name]
-    step = _other_choice(computed, reference, name.partition(".")[0])
+    step = _other_choice(computed, reference, name.partition(".")[0], close)
     if step is None:
         return got, expected, ""
     axis = _GENERATED[name]

@@ -1,4 +1,4 @@
-"""The robot that the contract is run against: emulated ones, or the one that --robot names."""
+"""The robot that the contract is run against: emulated ones and logs of them, or the one that --robot names."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -11,26 +11,44 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 
-from emulated import EMBODIMENTS, emulated
+from emulated import EMBODIMENTS, emulated, replayed
 from leaks import Snapshot
 from wallx_edge.hil import HilPlan
 from wallx_edge.robot_config import RobotConfig
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test on every emulated embodiment, or on the one robot that was named."""
+    """Every test on every emulated embodiment and on a log of each, or on the one robot that was named."""
     if "robot_config" in metafunc.fixturenames:
         named = metafunc.config.getoption("--robot")
-        metafunc.parametrize("robot_config", [named] if named else EMBODIMENTS, indirect=True)
+        every = [*EMBODIMENTS, *(f"{name}-replay" for name in EMBODIMENTS)]
+        metafunc.parametrize("robot_config", [named] if named else every, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def logs() -> dict[str, RobotConfig]:
+    """Recorded so far, by embodiment: once for all stages."""
+    return {}
 
 
 @pytest.fixture
-def robot_config(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RobotConfig]:
+def robot_config(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    logs: dict[str, RobotConfig],
+) -> Iterator[RobotConfig]:
     """A robot that may be moved: a small way, after whoever runs this has cleared its surroundings."""
     if request.config.getoption("--robot"):
         yield RobotConfig.load(request.param)
         return
-    with emulated(request.param, tmp_path) as (_, config):
+    name, _, is_replay = request.param.partition("-")
+    if is_replay:
+        if name not in logs:
+            logs[name] = replayed(name, tmp_path_factory.mktemp(request.param))
+        yield logs[name]
+        return
+    with emulated(name, tmp_path) as (_, config):
         yield config
 
 

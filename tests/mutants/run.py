@@ -166,6 +166,22 @@ MUTANTS = (
         "test_engine",
         "frozen_rows_are_the_previous_chunks_on_every_grid",
     ),
+    Mutant(
+        "unsigned rows begin at zero",
+        "cpp/backend/pack.cpp",
+        "target.offset[panel * kPanel + c] = -128 * total[c];",
+        "target.offset[panel * kPanel + c] = 0;",
+        "test_backend",
+        "every_weight_lands_in_its_place",
+    ),
+    Mutant(
+        "a thread is left behind",
+        "cpp/backend/cpu/thread_pool.cpp",
+        "if (spin(is_empty)) return;",
+        "return;",
+        "test_backend",
+        "a_thread_that_has_begun_is_waited_for",
+    ),
 )
 
 
@@ -183,7 +199,8 @@ def must(command: list[str]) -> None:
 
 def copy_tree(to: Path) -> None:
     """The sources as they are now, whatever is committed; files that did not change keep their times."""
-    listed = run(["git", "ls-files", "-co", "--exclude-standard", "cpp", "drivers", "tests/cpp", "CMakeLists.txt"])
+    sources = ["cpp", "drivers", "benchmarks", "tests/cpp", "CMakeLists.txt"]
+    listed = run(["git", "ls-files", "-co", "--exclude-standard", *sources])
     names = {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
     if not names:
         sys.exit(f"git lists no sources: {listed.stderr}")

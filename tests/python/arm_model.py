@@ -19,9 +19,9 @@ CAMERAS = ("face_view", "wrist_view")
 CONFIG = PolicyConfig(cameras=CAMERAS, resolution=128, horizon=16)
 
 
-def write(folder: Path, *, seed: int = 0, dtype: Dtype = "f32", variant: Variant = "v1") -> Path:
+def write(folder: Path, size: str = "tiny", *, seed: int = 0, dtype: Dtype = "f32", variant: Variant = "v1") -> Path:
     """Writes the checkpoint."""
-    synth("tiny", folder, REST_POSE, "so101", seed=seed, dtype=dtype, variant=variant)
+    synth(size, folder, REST_POSE, "so101", seed=seed, dtype=dtype, variant=variant)
     return folder
 
 

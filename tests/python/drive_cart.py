@@ -57,6 +57,8 @@ def main(port: str) -> None:
             robot.loop.submit(rows, time.monotonic(), 0.1, robot.loop.generation)
             report = robot.loop.fault_report()
             print(robot.loop.state, report["cause"]["reason"] if report else "", flush=True)
+            if report and report["cause"]["reason"] == "bus closed":
+                robot.check()
             time.sleep(0.05)
 
 

@@ -8,6 +8,7 @@ import threading
 import tty
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
+from pathlib import Path
 
 import can
 import numpy as np
@@ -23,6 +24,7 @@ from wallx_edge.calibrate.unit import Unit
 from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import BusError, ConfigError
 from wallx_edge.robot import Robot
+from wallx_edge.sim import so101
 
 # the first process that multiprocessing spawns brings a helper that stays, with its pipe: no leak of a test
 resource_tracker.ensure_running()
@@ -205,6 +207,22 @@ def test_a_robot_is_read_through_pyserial(arm: LiveArm) -> None:
         position, taken_at = robot.state()
         assert np.isfinite(position).all()
         assert taken_at > 0
+
+
+def test_a_log_without_the_answer_says_so(tmp_path: Path) -> None:
+    calibration = so101.default_calibration()
+    embodiment = load_embodiment("so101")
+    units = [_core.JointCalibration(**calibration[joint.name]) for joint in embodiment.joints]
+    log = tmp_path / "line.log"
+    for text, message in (
+        ("(0.0) tty FFFF010201FB T\n(0.001) tty FFFF010200FC R\n", "servo 2 was asked; the log ends here"),
+        ("(0.0) tty FFFF020201FA T\n", "servo 1 was asked; the log has another command in line 1 than was sent"),
+    ):
+        log.write_text(text)
+        robot = _core.make_robot(embodiment, units, _core.BusConfig(kind="replay", port=str(log)))
+        with pytest.raises(BusError, match=message):
+            robot.connect()
+        assert robot.bus_trouble.startswith("the log")
 
 
 def test_calibration_reads_a_unit_through_pyserial(arm: LiveArm) -> None:

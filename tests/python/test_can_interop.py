@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
+import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import can
@@ -17,6 +20,7 @@ from can.interfaces.udp_multicast.utils import pack_message
 from can_lines import PATIENCE, every_kind, exchange, fields, pty_wire, receive, to_frame
 from wallx_edge import _core
 from wallx_edge.errors import BusError
+from wallx_edge.sim import SimProcess
 
 GROUP = "239.74.163.2"
 VCAN = "vcan0"
@@ -126,6 +130,26 @@ def test_a_log_of_python_can_is_replayed(tmp_path: Path) -> None:
     ours.close()
 
 
+def test_python_can_reads_what_we_record(tmp_path: Path) -> None:
+    messages = every_kind()
+    with pty_wire() as (near, far):
+        record = str(tmp_path / "talk.log")
+        config = _core.BusConfig(kind="slcan", port=near, data_bit_rate=5_000_000, record=record)
+        ours = _core.make_can_bus(config)
+        ours.open()
+        theirs = slcanBus(far, tty_baudrate=1_000_000, bitrate=1_000_000, sleep_after_open=0)
+        try:
+            assert ours.receive(0.1) == []
+            exchange(ours, theirs, messages)
+        finally:
+            theirs.shutdown()
+            ours.close()
+    read = list(can.LogReader(record))
+    assert [message.is_rx for message in read] == [way for _ in messages for way in (True, False)]
+    assert [fields(message) for message in read] == [fields(message) for message in messages for _ in range(2)]
+    assert all(a.timestamp <= b.timestamp for a, b in pairwise(read))
+
+
 _pending: list[_core.CanFrame] = []
 
 
@@ -146,3 +170,32 @@ def test_socketcan_both_ways() -> None:
     finally:
         theirs.shutdown()
         ours.close()
+
+
+@pytest.mark.skipif(
+    not Path("/sys/module/slcan").exists() or os.geteuid() != 0,
+    reason="the kernel's slcan is not loaded here; `make test-can` has it",
+)
+def test_socketcan_reaches_the_emulated_motors_through_the_kernels_slcan(tmp_path: Path) -> None:
+    line_discipline, set_it, get_interface = 17, 0x5423, 0x8910  # N_SLCAN, TIOCSETD, SIOCGIFNAME
+    refresh = bytes([4, 0, 0xCC, 0, 0, 0, 0, 0])  # motor 4 is asked for its state
+    # an emulated computer may take minutes to start Python
+    with SimProcess("openarm", link=tmp_path / "port", options=["--classic"], deadline=300.0) as sim:
+        line = os.open(sim.port, os.O_RDWR | os.O_NOCTTY)
+        try:
+            os.write(line, b"S8\rO\r")  # as slcand does
+            fcntl.ioctl(line, set_it, struct.pack("i", line_discipline))
+            interface = fcntl.ioctl(line, get_interface, bytes(16)).split(b"\0")[0].decode()
+            subprocess.run(["ip", "link", "set", interface, "up"], check=True)
+            ours = _core.make_can_bus(_core.BusConfig(kind="socketcan", port=interface))
+            ours.open()
+            ours.transmit([_core.CanFrame(0x7FF, refresh)])
+            answer = receive(ours, 1)[0]
+            ours.close()
+            with can.Bus(interface="socketcan", channel=interface) as theirs:
+                theirs.send(can.Message(arbitration_id=0x7FF, data=refresh, is_extended_id=False))
+                message = theirs.recv(PATIENCE)
+            assert message is not None and fields(message) == fields(answer)
+            assert (answer.id, answer.data[0] & 15) == (0x14, 4)
+        finally:
+            os.close(line)

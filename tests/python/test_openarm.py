@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emulated import emulated
 from wallx_edge import _core
 from wallx_edge.buses import BusConfig
 from wallx_edge.embodiment import Embodiment, load_calibration, load_embodiment, with_drops
 from wallx_edge.errors import CalibrationError, ConfigError, DeviceError
+from wallx_edge.robot import Robot
 from wallx_edge.safe_stop import safe_stop_program, write_stop_file
 from wallx_edge.sim import CanArmEmulator, SimProcess, openarm, read_log, state_trace
 
@@ -103,6 +105,19 @@ def test_letting_go_must_be_accepted_or_declined() -> None:
     assert falling == []
     assert [joint.drive_timeout for joint in held.joints] == [0, 0, 0, 0, 0.1, 0, 0.1, 0.1]
     assert all(joint.drive for joint in held.joints)
+
+
+def test_an_arm_that_will_fall_is_said_once_when_torque_comes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with emulated("openarm", tmp_path) as (_, config):
+        config.path.write_text(config.path.read_text().replace("accept_drop = false", "accept_drop = true"))
+        with Robot.connect(config.path) as robot:
+            assert "will fall" not in caplog.text
+            for _ in range(2):
+                with robot.enabled():
+                    pass
+            assert caplog.text.count("joint_1, joint_2, joint_3, joint_4, joint_6 will fall when") == 1
 
 
 def test_safe_stop_has_nothing_to_do_for_an_arm(

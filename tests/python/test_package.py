@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import wallx_edge
+from wallx_edge._core import cuda_status
 
 
 def test_every_public_name_is_there() -> None:
@@ -31,3 +32,9 @@ def test_no_training_framework_is_needed() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
+
+
+def test_a_machine_without_a_gpu_says_so_in_one_line() -> None:
+    status = cuda_status()
+    assert len(status.splitlines()) == 1
+    assert status.startswith("no GPU: ") or " sm_" in status

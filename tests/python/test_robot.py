@@ -167,6 +167,17 @@ def test_a_killed_arm_is_noticed_within_three_periods(arm: LiveArm) -> None:
         assert records["tick"][-1] - records["tick"][answered[-1]] <= 3
 
 
+def test_after_an_unplug_it_is_connected_again_and_not_reset(arm: LiveArm) -> None:
+    with Robot.connect(arm.config) as robot, robot.enabled():
+        arm.sim.fault("unplug")
+        wait_for(lambda: robot.loop.state == "fault", "the fault")
+        with pytest.raises(SafetyStop, match="does not come back by itself: disconnect, then connect again"):
+            robot.reset()
+    arm.sim.clear("unplug")
+    with Robot.connect(arm.config) as robot, robot.enabled():
+        robot.check()
+
+
 def test_a_silent_servo_stops_the_others(arm: LiveArm) -> None:
     with Robot.connect(arm.config) as robot:
         with pytest.raises(SafetyStop, match="elbow_flex"), robot.enabled():

@@ -126,6 +126,17 @@ def test_safe_stop_stops_the_wheels_of_a_robot_that_nobody_drives() -> None:
         assert line.word(ARM, GOAL) == 2000
 
 
+def test_an_owner_whose_line_is_pulled_says_that_its_wheels_may_turn_on() -> None:
+    line = WheelLine()
+    with line, child(str(FOLDER / "drive_cart.py"), line.port) as (process, log):
+        wait_for(lambda: is_rolling(line), "rolling")
+        line.hang_up()
+        assert process.wait(20) == 1
+        said = log.read_text()
+        assert "connect again; wheel may still turn, as last told, until the robot is enabled again" in said
+        assert f"`safe-stop {stop_file_path(line.port)}` has run" in said
+
+
 def test_an_owner_that_leaves_is_not_stopped(arm: LiveArm, capfd: pytest.CaptureFixture[str]) -> None:
     with Robot.connect(arm.config) as robot:
         with robot.enabled():

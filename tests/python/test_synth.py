@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +19,12 @@ from arm_model import CONFIG, REST_POSE, SO101, look, write
 from golden import read_safetensors
 from wallx_edge import _core
 from wallx_edge.action_map import ActionMap
-from wallx_edge.errors import ConfigError
+from wallx_edge.errors import ConfigError, WallxError
 from wallx_edge.policy import Policy
-from wallx_edge.prompts import Tokenizer
-from wallx_edge.synth import HORIZON, SIZES, SPREAD, VARIANTS, synth, write_safetensors
+from wallx_edge.prompts import Tokenizer, flow_prompt
+from wallx_edge.synth import HORIZON, SIZES, SPREAD, VARIANTS, Size, synth, write_safetensors
+from wallx_edge.synth.weights import action_head, network
+from wallx_edge.synth.writer import Normal, num_bytes
 from wallx_edge.types import DofLayout
 
 TIMES = (0.0, 2.0, 4.5, 7.0, 11.0)
@@ -183,3 +190,180 @@ def test_a_variant_nobody_published_is_refused(tmp_path: Path) -> None:
     joints = {f"joint{i}": 0.0 for i in range(13)}
     with pytest.raises(ConfigError, match="13 joints are too many for a hidden size of 32"):
         synth("tiny", tmp_path / "model", joints, "many", variant="mot-0.5")
+
+
+# the published widths' shape in small: streamed, padded vectors, a head that is not fitted
+SMALL = Size(64, 2, 4, 2, 128, 64, 32, 9, 2, 64, 1024, 20, "bf16", True)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(SIZES, "small", SMALL)
+    return "small"
+
+
+def num_weights(size: Size, columns: int) -> int:
+    tensors = dict(network(size, 6, columns, "v1")) | dict(
+        action_head(size.hidden, 6, columns, np.random.default_rng(0))
+    )
+    return sum(int(np.prod(value.shape)) for value in tensors.values())
+
+
+def test_the_full_size_has_as_many_weights_as_the_published_checkpoint() -> None:
+    size = SIZES["wall-oss"]
+    assert num_weights(size, size.num_columns("v1", 6)) == 4_224_038_912
+    assert size.full_attention_blocks == [7, 15, 23, 31]
+    mini = SIZES["wall-oss-mini"]
+    widths = ("hidden", "heads", "ffn", "action_ffn", "vision_hidden", "vision_heads", "vision_ffn", "vocab", "columns")
+    assert all(getattr(mini, name) == getattr(size, name) for name in widths)
+
+
+def test_a_streamed_checkpoint_drives_the_arm(small: str, tmp_path: Path) -> None:
+    written: list[tuple[int, int]] = []
+    folder = tmp_path / "model"
+    synth(small, folder, REST_POSE, "so101", on_bytes=lambda done, total: written.append((done, total)))
+    assert written[-1][0] == written[-1][1] == (folder / "model.safetensors").stat().st_size - header(folder)
+    policy = Policy.load(folder, CONFIG)
+    assert policy.engine.config.action_dim == policy.engine.config.state_dim == 20
+    assert policy.action_layout.names == policy.state_layout.names == tuple(REST_POSE)
+    assert policy.engine.config.vision.full_attention_blocks == [7, 8]
+    low = np.array([joint.limits.min_position for joint in SO101.joints])
+    high = np.array([joint.limits.max_position for joint in SO101.joints])
+    for t in TIMES:
+        rows = policy.act(look(t)).rows
+        assert (rows >= low).all() and (rows <= high).all()
+    assert {tensor.dtype for tensor in (policy.engine.tensor("model.embed_tokens.weight"),)} == {np.dtype(np.float32)}
+    assert abs(float(policy.engine.tensor("model.embed_tokens.weight").std()) - 1) < 0.02
+
+
+def header(folder: Path) -> int:
+    """Bytes before the tensors."""
+    with (folder / "model.safetensors").open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
+
+
+def test_streamed_weights_are_the_same_for_a_seed(small: str, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        synth(small, tmp_path / name, REST_POSE, "so101", seed=seed)
+    a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+def test_what_is_drawn_in_pieces_is_normal(dtype: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wallx_edge.synth.writer.PIECE", 1 << 14)
+    gain = np.tile([2.0, 0.0], 128)
+    tensors = {"w": Normal((256, 400), gain), "b": np.arange(5, dtype=np.float32), "d": Normal((256, 400), 2.0)}
+    write_safetensors(tmp_path / "t.safetensors", tensors, dtype, seed=3)
+    assert (tmp_path / "t.safetensors").stat().st_size - num_bytes(tensors, dtype) < 1000
+    engine_reads = (
+        read_safetensors(tmp_path / "t.safetensors") if dtype != "bf16" else widened(tmp_path / "t.safetensors")
+    )
+    w, d = engine_reads["w"].astype(np.float64), engine_reads["d"].astype(np.float64)
+    assert np.array_equal(engine_reads["b"], np.arange(5))
+    assert (w[1::2] == 0).all()
+    assert not np.array_equal(w[::2], d[::2])
+    for values in (w[::2], d):
+        z = values / (2 / np.sqrt(400))
+        assert abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02
+        assert abs((z**4).mean() - 3) < 0.2
+    # rows of different pieces are independent
+    assert abs(np.corrcoef(d[0], d[200])[0, 1]) < 0.25
+
+
+def widened(path: Path) -> dict[str, Any]:
+    """bf16 tensors, which numpy has no type for."""
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    entries = json.loads(raw[8 : 8 + length])
+    found = {}
+    for name, entry in entries.items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            bits = np.frombuffer(raw[8 + length + begin : 8 + length + end], np.uint16).astype(np.uint32) << 16
+            found[name] = bits.view(np.float32).reshape(entry["shape"])
+    return found
+
+
+def test_the_words_of_a_prompt_are_tokens_of_the_larger_sizes(small: str, tmp_path: Path) -> None:
+    synth(small, tmp_path / "model", REST_POSE, "so101")
+    tokenizer = Tokenizer.load(tmp_path / "model")
+    text = "put the cube on the plate"
+    assert tokenizer.encode(text).size == len(text.split()) + 2  # the first word has no space before it
+    prompt = flow_prompt(("face_view", "left_wrist_view"), text, 1)
+    ids = tokenizer.encode(prompt)
+    assert tokenizer.decode(ids) == prompt
+    assert ids.size < 75  # as with the published tokenizer: about 60 and the action
+    assert tokenizer.num_tokens <= min(size.vocab for name, size in SIZES.items() if name.startswith("wall-oss"))
+
+
+def test_too_little_room_is_said_before_anything_is_written(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = SimpleNamespace(free=66 << 20)
+    monkeypatch.setattr("wallx_edge.synth.shutil.disk_usage", lambda path: free)
+    with pytest.raises(ConfigError, match=r"model: 8\.42 GB to write, 0\.07 GB free"):
+        synth("wall-oss", tmp_path / "model", REST_POSE, "so101")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wallx_edge.synth._available_memory", lambda: 300 << 20)
+    with pytest.raises(WallxError, match=r"synth needs 1\.\d\d GB of memory, 0\.31 GB are available"):
+        synth("medium", tmp_path / "model", REST_POSE, "so101")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_full_disk_leaves_nothing(
+    small: str, was_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "model"
+    if was_there:
+        out.mkdir()
+
+    def fail(written: int, total: int) -> None:
+        if written > total // 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        synth(small, out, REST_POSE, "so101", on_bytes=fail)
+    assert list(tmp_path.iterdir()) == ([out] if was_there else [])
+    assert not was_there or list(out.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_made_again(small: str, tmp_path: Path) -> None:
+    part = tmp_path / "model" / ".part"
+    part.mkdir(parents=True)
+    (part / "model.safetensors.part").write_bytes(b"half")
+    synth(small, tmp_path / "model", REST_POSE, "so101")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+
+def test_a_process_that_is_ended_takes_its_half_with_it(tmp_path: Path) -> None:
+    program = (
+        "import sys; from wallx_edge.synth import writer; from wallx_edge.cli import main\n"
+        "encode = writer._encode\n"
+        "def slow(*args):\n"
+        "    print('drawing', flush=True); import time; time.sleep(0.05); return encode(*args)\n"
+        "writer._encode = slow\n"
+        "sys.exit(main(['synth', 'wall-oss-mini', sys.argv[1]]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "model")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout and process.stdout.readline() == "drawing\n"
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []

@@ -336,7 +336,7 @@ def test_a_group_that_a_case_has_inputs_of_is_not_left_out(group: str, tmp_path:
 def test_an_infinite_tolerance_does_not_excuse_an_infinite_error() -> None:
     assert not Comparison("a", "flow", np.inf, np.inf).is_ok
     assert not Comparison("a", "flow", np.nan, np.inf).is_ok
-    assert not Report("empty", (), {}).is_ok
+    assert not Report("empty", (), {}, {}).is_ok
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "inputs.safetensors", "expected.safetensors", "model.safetensors"])

@@ -52,6 +52,12 @@ class WheelLine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Hangs up."""
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Pulls the line. Idempotent."""
+        if self._stop.is_set():
+            return
         self._stop.set()
         self._thread.join()
         os.close(self._master)

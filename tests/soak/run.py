@@ -1,4 +1,4 @@
-"""Soak: faults by the thousand, fuzzed frames by the million under sanitizers, threads under theirs; `make soak`.
+"""Soak: faults by the thousand, damaged frames and files by the million under sanitizers, threads; `make soak`.
 
 ``--scale 1`` is the whole; a smaller number does that share of it. Ends non-zero when anything ends otherwise than
 documented. Every table is printed with its seed: the same seed repeats the lock-step part bit for bit.
@@ -18,8 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_FAULTS = 1000  # in lock-step, and again on a live arm under load
-NUM_ROWS = 30  # of the table in tests/cpp/arm/fault_outcomes.cpp, about
+NUM_ROWS = 30  # of the table in tests/cpp/arm/fault_outcomes.cpp
 NUM_FRAMES = 1_000_000  # of each codec
+NUM_HEADERS = 1_000_000  # of weight files
 SANITIZED = ("test_drivers", "test_emulator", "test_arm")
 THREADED = ("test_hardware", "test_control", "test_drivers", "test_tools", "test_runtime")
 
@@ -83,6 +84,15 @@ def soak_codecs(scale: float, seed: int) -> bool:
     return all(results)
 
 
+def soak_files(scale: float, seed: int) -> bool:
+    """Damaged weight files under address and undefined sanitizers."""
+    folder = build("sanitize", ("test_model",))
+    if folder is None:
+        return False
+    headers = str(max(1, round(NUM_HEADERS * scale)))
+    return run(folder / "test_model", {"WALLX_FUZZ_HEADERS": headers, "WALLX_SEED": str(seed)})
+
+
 def soak_threads(scale: float, seed: int) -> bool:
     """Control, buses and tools under the thread sanitizer; as often as the scale says, once at least."""
     folder = build("thread", THREADED)
@@ -111,7 +121,13 @@ def soak_session(scale: float, seed: int) -> bool:
     return not wrong
 
 
-PARTS = {"session": soak_session, "codecs": soak_codecs, "threads": soak_threads, "live": soak_live}
+PARTS = {
+    "session": soak_session,
+    "live": soak_live,
+    "codecs": soak_codecs,
+    "files": soak_files,
+    "threads": soak_threads,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

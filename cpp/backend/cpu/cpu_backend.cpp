@@ -231,7 +231,7 @@ void CpuBackend::gated_product(Stream& stream, const Rows& x, const GatedLinear&
   for (int thread = 1; thread < num_threads(); ++thread)
     for (std::int64_t r = 0; r < x.count; ++r) {
       float& largest = work.largest[static_cast<std::size_t>(r)];
-      largest = std::max(largest, work.largest[static_cast<std::size_t>(thread * x.count + r)]);
+      largest = larger_magnitude(largest, work.largest[static_cast<std::size_t>(thread * x.count + r)]);
     }
   to_rows(values, y, work.largest.data());
 }
@@ -261,6 +261,8 @@ void CpuBackend::rotate_and_cache(Stream&, float* qkv, const AttentionShape& sha
                     row + (heads + h) * dim);
     }
   });
+  for (std::int64_t h = 0; h < shape.num_kv_heads; ++h)
+    clear_values(packed_head(segment, dim, h), position + shape.rows, dim);
 }
 
 void CpuBackend::cache_attention(Stream& stream, const float* qkv, const AttentionShape& shape, bool is_causal,

@@ -105,6 +105,18 @@ void write_token(const PackedHead& head, std::int64_t at, std::int64_t head_dim,
   }
 }
 
+void clear_values(const PackedHead& head, std::int64_t begin, std::int64_t head_dim) {
+  constexpr std::int64_t kPair = kPanel * 4;  // bytes of two tokens
+  const std::int64_t stride = panel_bytes(Format::bf16, head.capacity);
+  const std::int64_t pair = (begin + 1) / 2, end = round_up(begin, kPanel) / 2;
+  for (std::int64_t d = 0; d < head_dim; d += kPanel) {
+    std::byte* values = head.values + d / kPanel * stride;
+    if (begin % 2)
+      for (std::int64_t c = 0; c < kPanel; ++c) std::memset(values + begin / 2 * kPair + 4 * c + 2, 0, 2);
+    std::memset(values + pair * kPair, 0, static_cast<std::size_t>((end - pair) * kPair));
+  }
+}
+
 WALLX_CLONES void rotate_head(const float* head, std::int64_t head_dim, const float* cos, const float* sin,
                               float* out) {
   const std::int64_t half = head_dim / 2;

@@ -27,6 +27,9 @@ PackedHead packed_head(const CacheSegment& segment, std::int64_t head_dim, std::
 // token `at` of the head; key and value (head_dim)
 void write_token(const PackedHead& head, std::int64_t at, std::int64_t head_dim, const float* key,
                  const float* value);
+// Values of the tokens from `begin` to the end of their panel become zeros: forgotten ones may be infinite, and no
+// weight of zero would hide that.
+void clear_values(const PackedHead& head, std::int64_t begin, std::int64_t head_dim);
 // out = the head's vector rotated                                                (head_dim)
 void rotate_head(const float* head, std::int64_t head_dim, const float* cos, const float* sin, float* out);
 

@@ -3,6 +3,7 @@
 #include "backend/cpu/packed_rows.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "backend/cpu/vector.hpp"
@@ -44,10 +45,11 @@ WALLX_INLINE void magnitude(const Lanes& lanes, Lanes& out) {
   std::memcpy(&out, &bits, sizeof bits);
 }
 
+// of magnitudes. Their bits as integers have their order, with NaN above all: it must not get lost.
 WALLX_INLINE float largest_lane(const Lanes& lanes) {
-  float values[kLanes];
-  store(lanes, values);
-  return *std::max_element(values, values + kLanes);
+  std::int32_t values[kLanes];
+  std::memcpy(values, &lanes, sizeof values);
+  return std::bit_cast<float>(*std::max_element(values, values + kLanes));
 }
 
 // 0.5 x (1 + erf(x / sqrt 2)); erf to 1.5e-7 by Abramowitz and Stegun, formula 7.1.26
@@ -118,15 +120,23 @@ WALLX_CLONES void normalize_row(const float* x, std::int64_t width, const Norm& 
   }
 }
 
+float larger_magnitude(float a, float b) {
+  return std::bit_cast<float>(std::max(std::bit_cast<std::int32_t>(a), std::bit_cast<std::int32_t>(b)));
+}
+
 WALLX_CLONES float largest_magnitude(const float* x, std::int64_t width) {
-  Lanes largest{};
+  IntLanes largest{};
   for (std::int64_t i = 0; i < width; i += kLanes) {
     Lanes v, size;
     load_up_to(x + i, width - i, v);
     magnitude(v, size);
-    largest = size > largest ? size : largest;
+    IntLanes bits;
+    std::memcpy(&bits, &size, sizeof bits);
+    largest = bits > largest ? bits : largest;
   }
-  return largest_lane(largest);
+  Lanes lanes;
+  std::memcpy(&lanes, &largest, sizeof lanes);
+  return largest_lane(lanes);
 }
 
 WALLX_CLONES void to_bf16(const float* x, std::int64_t width, std::int64_t padded, std::uint16_t* y) {
@@ -200,30 +210,25 @@ WALLX_CLONES void finish_gated_tile(const void* sums, int rows, std::int64_t wid
     gate *= up;
     store_up_to(gate, width, y + r * y_stride);
     magnitude(gate, size);
-    largest[r] = std::max(largest[r], largest_lane(size));
+    largest[r] = larger_magnitude(largest[r], largest_lane(size));
   }
 }
 
 WALLX_CLONES void widen_panels(const std::byte* panels, std::int64_t groups, std::byte* out) {
-  // integers up to 256 are exact in bf16
+  // integers up to 256 are exact in bf16: the upper half of fp32
   for (std::int64_t g = 0; g < 2 * groups; ++g) {
-    ByteLanes bytes[4];  // of four outputs each
-    std::memcpy(bytes, panels + g * 64, sizeof bytes);
-    HalfLanes values[4];
-    for (int i = 0; i < 4; ++i) {
-      typedef std::int8_t SignedLanes __attribute__((vector_size(kLanes)));
-      const Lanes wide =
-          __builtin_convertvector(__builtin_convertvector(reinterpret_cast<SignedLanes>(bytes[i]), IntLanes), Lanes);
-      round_bf16(wide, values[i]);
+    IntLanes inputs;  // four of each output
+    std::memcpy(&inputs, panels + g * 64, sizeof inputs);
+    // a group of four inputs becomes two of two
+    for (int shift = 0; shift < 32; shift += 16) {
+      const Lanes first = __builtin_convertvector((inputs << (24 - shift)) >> 24, Lanes);
+      const Lanes second = __builtin_convertvector((inputs << (16 - shift)) >> 24, Lanes);
+      WordLanes lower, upper;
+      std::memcpy(&lower, &first, sizeof lower);
+      std::memcpy(&upper, &second, sizeof upper);
+      const WordLanes pairs = lower >> 16 | (upper & 0xFFFF0000u);
+      std::memcpy(out + g * 128 + shift * 4, &pairs, sizeof pairs);
     }
-    // a group of four inputs becomes two of two: the first and the last pair of every output
-    std::uint32_t pairs[2][kPanel];
-    for (int i = 0; i < 4; ++i)
-      for (int c = 0; c < 4; ++c)
-        for (int half = 0; half < 2; ++half)
-          std::memcpy(&pairs[half][4 * i + c],
-                      reinterpret_cast<const std::byte*>(&values[i]) + (4 * c + 2 * half) * 2, 4);
-    std::memcpy(out + g * 128, pairs, sizeof pairs);
   }
 }
 

@@ -10,7 +10,9 @@ namespace wallx::cpu {
 
 // one row of backend norms, fp32 sums                                            (width)
 void normalize_row(const float* x, std::int64_t width, const Norm& norm, float* y);
+// NaN where there is one, so that a row's scale, and with it the row's products, are NaN too
 float largest_magnitude(const float* x, std::int64_t width);
+float larger_magnitude(float a, float b);  // of magnitudes, not below 0
 // round to nearest even; zeros up to `padded`
 void to_bf16(const float* x, std::int64_t width, std::int64_t padded, std::uint16_t* y);
 // round(x / scale), from -127 to 127, plus `offset`; padding is `offset`

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "base/errors.hpp"
 
@@ -39,6 +40,20 @@ bool spin(Done done) {
   } while (std::chrono::steady_clock::now() < end);
   return false;
 }
+
+// the pool whose body this thread runs
+thread_local const ThreadPool* inside = nullptr;
+
+class Inside {
+ public:
+  explicit Inside(const ThreadPool* pool) : before_(std::exchange(inside, pool)) {}
+  ~Inside() { inside = before_; }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+ private:
+  const ThreadPool* before_;
+};
 
 void pin(std::thread& thread, int core) {
   cpu_set_t set;
@@ -86,17 +101,25 @@ bool ThreadPool::enter(std::uint32_t epoch) {
 }
 
 void ThreadPool::run(FunctionRef<void(int)> body) {
+  if (inside == this) return body(0);
   const std::lock_guard lock(turn_);
-  if (workers_.empty()) {
-    body(0);
-    return;
-  }
+  const Inside mark(this);
+  if (workers_.empty()) return body(0);
   body_ = &body;
   const std::uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
   region_.store(std::uint64_t{epoch} << 32 | kOpen, std::memory_order_release);
   epoch_.store(epoch, std::memory_order_release);
   epoch_.notify_all();
-  body(0);
+  try {
+    body(0);
+  } catch (...) {
+    close();
+    throw;
+  }
+  close();
+}
+
+void ThreadPool::close() {
   // nobody enters from here on; whoever is inside has work in hand
   region_.fetch_and(~kOpen, std::memory_order_acq_rel);
   const auto is_empty = [&] { return (region_.load(std::memory_order_acquire) & kInside) == 0; };
@@ -116,7 +139,10 @@ void ThreadPool::work(int thread) {
     seen = epoch_.load(std::memory_order_acquire);
     if (is_over_.load(std::memory_order_acquire)) return;
     if (!enter(seen)) continue;
-    (*body_)(thread);
+    {
+      const Inside mark(this);
+      (*body_)(thread);
+    }
     region_.fetch_sub(1, std::memory_order_acq_rel);
     region_.notify_all();
   }

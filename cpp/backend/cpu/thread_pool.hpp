@@ -46,17 +46,20 @@ class Claims {
 
 class ThreadPool {
  public:
-  // `threads` computing threads, the caller of run being one of them; the others are pinned to `cores` in turn
-  // where any are named. Throws ConfigError: fewer than one thread, a core that this process may not use.
+  // `threads` computing threads, the caller of run being one of them; the others are pinned to `cores` in
+  // turn where any are named. Throws ConfigError: fewer than one thread, a core that this process may not
+  // use.
   ThreadPool(int threads, const std::vector<int>& cores);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
-  // Runs body(thread) on the caller (thread 0) and on every other thread that comes before the caller is done:
-  // the body shares its work out by Claims. A thread whose core is busy elsewhere is not waited for, unless it
-  // has begun. Calls from several threads take turns.
+  // Runs body(thread) on the caller (thread 0) and on every other thread that comes before the caller is
+  // done: the body shares its work out by Claims. A thread whose core is busy elsewhere is not waited for,
+  // unless it has begun. Calls from several threads take turns; one from inside a body runs its own on its
+  // thread alone. What the caller's share throws goes on to the caller, once nobody is inside; the others'
+  // must not throw.
   void run(FunctionRef<void(int)> body);
   // body(index) for all indices below count, in runs
   template <class Body>
@@ -78,6 +81,7 @@ class ThreadPool {
   void work(int thread);
   void stop();
   bool enter(std::uint32_t epoch);
+  void close();
 
   std::vector<std::thread> workers_;
   std::mutex turn_;

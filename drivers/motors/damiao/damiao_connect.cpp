@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/errors.hpp"
+#include "drivers/motors/bus_gone.hpp"
 #include "drivers/motors/damiao/damiao_robot.hpp"
 
 namespace wallx {
@@ -243,9 +244,7 @@ void DamiaoRobot::disconnect() noexcept {
 // NaN: no answer
 double DamiaoRobot::ask_one(std::size_t joint, const Register& row) {
   const auto require = [&](const Result& result) {
-    if (result.code == ErrorCode::bus_closed)
-      throw BusError(bus_->name() + " went away while " + describe(joint) +
-                     " was asked; is the adapter still plugged in?");
+    if (result.code == ErrorCode::bus_closed) throw_bus_gone(*bus_, describe(joint));
     return result.ok();
   };
   const Motor& motor = motors_[joint];

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/errors.hpp"
+#include "drivers/motors/bus_gone.hpp"
 
 namespace wallx {
 
@@ -43,9 +44,7 @@ bool DamiaoRegisters::tell(int id, CanFrame& frame) {
   frame.is_fd = frame.is_bit_rate_switched = bus_->is_fd();
   Result result = bus_->discard_input();
   if (result.ok()) result = bus_->transmit({&frame, 1}, bus_->now() + kAnswerTime);
-  if (result.code == ErrorCode::bus_closed)
-    throw BusError(bus_->name() + " went away while motor " + std::to_string(id) +
-                   " was asked; is the adapter still plugged in?");
+  if (result.code == ErrorCode::bus_closed) throw_bus_gone(*bus_, "motor " + std::to_string(id));
   return result.ok();
 }
 

@@ -45,6 +45,7 @@ class DamiaoRobot final : public Robot {
   // expected value. No-op when connected.
   void connect() override;
   void disconnect() noexcept override;
+  std::string bus_trouble() const override { return bus_->trouble(); }
 
   // goals outside the calibrated range that were clamped to it, since construction; any thread
   std::uint64_t num_clamped() const noexcept { return num_clamped_.load(std::memory_order_relaxed); }

@@ -62,6 +62,7 @@ class FeetechRobot final : public Robot {
   void disconnect() noexcept override;
   Result stop_wheels(TimePoint deadline) override;
   int bus_descriptor() const noexcept override { return line_.bus().descriptor(); }
+  std::string bus_trouble() const override { return line_.bus().trouble(); }
 
   // goals outside the calibrated range that were clamped to it, since construction; any thread
   std::uint64_t num_clamped() const noexcept { return num_clamped_.load(std::memory_order_relaxed); }

@@ -39,6 +39,7 @@ class BusConfig:
         data_bit_rate: of CAN FD data; 0: classic CAN [bit/s].
         interface: udp_multicast: network interface; replay: channel in the log; python-can: its interface's name.
         adapter: mailbox only: pyserial or python-can.
+        record: log file of everything that goes over the line; empty: none.
     """
 
     kind: str = "serial"
@@ -48,6 +49,7 @@ class BusConfig:
     data_bit_rate: int = 0
     interface: str = ""
     adapter: str = ""
+    record: str = ""
 
     def core(
         self, byte_mailbox: _core.ByteMailbox | None = None, can_mailbox: _core.CanMailbox | None = None
@@ -60,6 +62,7 @@ class BusConfig:
             bit_rate=self.bit_rate,
             data_bit_rate=self.data_bit_rate,
             interface=self.interface,
+            record=self.record,
             byte_mailbox=byte_mailbox,
             can_mailbox=can_mailbox,
         )
@@ -84,7 +87,9 @@ def read_bus(table: Table, base: Path, rate_hz: float) -> BusConfig:
     if kind == "mailbox":
         adapter = table.choice("adapter", ADAPTERS, "")
     keys = KEYS[adapter or kind]
-    table.check_keys(("port",), ("kind", "adapter", *keys) if kind == "mailbox" else ("kind", *keys))
+    table.check_keys(
+        ("port",), ("kind", "record", "adapter", *keys) if kind == "mailbox" else ("kind", "record", *keys)
+    )
     if kind in ADAPTERS and rate_hz > MAX_ADAPTER_RATE_HZ:
         raise table.fail(
             "kind",
@@ -104,4 +109,5 @@ def read_bus(table: Table, base: Path, rate_hz: float) -> BusConfig:
         data_bit_rate=data_bit_rate,
         interface=table.text("interface") if needs_interface or "interface" in table.values else "",
         adapter=adapter,
+        record=str((base / table.text("record")).absolute()) if "record" in table.values else "",
     )

@@ -83,7 +83,7 @@ def check_signature(
         values = json.loads(file.read_text(encoding="utf-8"))
         parts = {key: values[key] for key in ("schema", "embodiment", "motor_family", "motors", "measured", "sha256")}
         adapter = values.get("adapter_serial")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CalibrationError(f"the signature {file} is damaged: {error!r}; {again}") from error
     if parts["schema"] != SCHEMA or parts["sha256"] != _digest(values):
         raise CalibrationError(f"the signature {file} was changed after it was made; {again}")

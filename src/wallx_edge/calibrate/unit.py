@@ -202,7 +202,7 @@ class Unit:
             kept = json.loads(path.read_text(encoding="utf-8"))
             wanted = {joint: dict(kept[joint]["registers"]) for joint in self.ids}
             ids = {joint: kept[joint]["id"] for joint in self.ids}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
             raise CalibrationError(f"{path} cannot be used to put the motors back as they were: {error}") from error
         if ids != self.ids:
             raise CalibrationError(f"{path} is of motors {ids}, these are {self.ids}; move the file away")

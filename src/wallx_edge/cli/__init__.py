@@ -30,6 +30,7 @@ VERBS = {
     "hil": "walk a robot through the stages of a plan and leave evidence",
     "calibrate": "measure one unit's joints by hand, write its motors, verify and sign",
     "inspect": "show what a checkpoint is",
+    "quantize": "pack a checkpoint for a precision, and report what that costs",
     "verify": "compare the engine with a golden case of the reference implementation",
     "synth": "write a random checkpoint for a robot's joints",
     "infer": "compute one action chunk from pictures",

@@ -12,10 +12,11 @@ from typing import Any
 from PIL import Image
 from rich.console import Console
 
-from wallx_edge.cli.infer import read_picture
+from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.errors import AnswerError, ConfigError
 from wallx_edge.generation import GenerationConfig, OnText
 from wallx_edge.grounding import Grounding, draw
+from wallx_edge.pictures import read_picture
 from wallx_edge.reasoner import Answer, Reasoner
 
 _UNFINISHED = {"budget": "unfinished: the budget of --max-tokens is used up", "cancelled": "cancelled"}
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resolution", type=int, default=-1, help="long side of a picture [px]; -1: its own, as the reference (-1)"
     )
+    add_computing_arguments(parser)
     parser.add_argument("--json", action="store_true", help="for programs; nothing is streamed")
 
 
@@ -59,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
         stop=tuple(args.stop),
     )
     images = [read_picture(f"picture {number}", file) for number, file in enumerate(files, 1)]
-    reasoner = Reasoner.load(args.checkpoint)
+    asked = computing(args)
+    reasoner = Reasoner.load(args.checkpoint, computing=asked)
     call = reasoner.reason if args.step_by_step else reasoner.ask
     console = Console(highlight=False, stderr=True)
     status = console.status("looking")  # until the first text, which for large pictures may take long
@@ -84,7 +87,11 @@ def run(args: argparse.Namespace) -> int:
         except OSError as error:
             raise ConfigError(f"--draw {args.draw}: {error.strerror or error}") from error
     if args.json:
-        print(json.dumps(_as_json(answer, places, args.draw if drawn else None)))
+        print(
+            json.dumps(
+                _as_json(answer, places, args.draw if drawn else None) | {"computing": asked.report(reasoner.engine)}
+            )
+        )
     else:
         print()
         _print(console, answer, places, args.draw, drawn)

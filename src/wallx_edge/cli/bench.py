@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from wallx_edge.bench.bus import bench_bus
-from wallx_edge.bench.engine import bench_engine, bench_load
+from wallx_edge.bench.load import bench_load
 from wallx_edge.bench.loop import SETUPS, bench_loop
 from wallx_edge.bench.session import bench_session
 from wallx_edge.bench.sync_read import bench_codecs, bench_sync_read
-from wallx_edge.cli import duration
-from wallx_edge.embodiment import load_embodiment
+from wallx_edge.cli import duration, engine_report
 from wallx_edge.errors import ConfigError
-from wallx_edge.synth import synth
 
 PARTS = ("engine", "load", "loop", "bus", "session")
 
@@ -30,17 +27,17 @@ PARTS = ("engine", "load", "loop", "bus", "session")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("part", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; all by default")
-    parser.add_argument("--checkpoint", type=Path, help="for the engine; a synthetic tiny one by default")
     parser.add_argument("--setup", choices=sorted(SETUPS), help="robot of the loop; all of them by default")
     parser.add_argument("--rate", type=float, help="of the loop [1/s]; the setup's own by default")
     parser.add_argument("--blocks", type=int, default=5, help="of the loop, and as many of a bare one (5)")
     parser.add_argument("--duration", type=duration, default=10.0, help="of a block [s] (10)")
     parser.add_argument("--busy", type=int, default=2, help="busy Python threads beside the loop (2)")
     parser.add_argument("--json", action="store_true", help="for programs")
+    engine_report.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints."""
+    """Measures and prints; 1 when what was measured cannot be believed."""
     for part in args.part:
         if part not in PARTS:
             raise ConfigError(f"unknown part {part!r}; there are: {', '.join(PARTS)}")
@@ -58,10 +55,11 @@ def run(args: argparse.Namespace) -> int:
             if part == "loop":
                 results[part] = _loop(args, progress)
                 continue
-            progress.add_task(part, total=None)
             if part == "engine":
-                results[part] = _engine(args.checkpoint)
-            elif part == "load":
+                results[part] = engine_report.measure(args, progress)
+                continue
+            progress.add_task(part, total=None)
+            if part == "load":
                 results[part] = bench_load()
             elif part == "session":
                 results[part] = bench_session(args.duration)
@@ -75,16 +73,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(results, indent=1))
     else:
         _print(console, results)
-    return 0
-
-
-def _engine(checkpoint: Path | None) -> dict[str, Any]:
-    if checkpoint is not None:
-        return bench_engine(checkpoint)
-    with tempfile.TemporaryDirectory() as folder:
-        joints = {joint.name: joint.rest_position for joint in load_embodiment("so101").joints}
-        synth("tiny", Path(folder) / "synth-tiny", joints, "so101")
-        return bench_engine(Path(folder) / "synth-tiny")
+    return 1 if results.get("engine", {}).get("reasons") else 0
 
 
 def _loop(args: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
@@ -109,7 +98,7 @@ def _machine() -> str:
 def _print(console: Console, results: dict[str, Any]) -> None:
     console.print(results["machine"])
     if "engine" in results:
-        _print_engine(console, results["engine"])
+        engine_report.show(console, results["engine"])
     if "load" in results:
         _print_load(console, results["load"])
     for loop in results.get("loop", []):
@@ -118,33 +107,6 @@ def _print(console: Console, results: dict[str, Any]) -> None:
         _print_bus(console, results["bus"])
     if "session" in results:
         _print_session(console, results["session"])
-
-
-def _print_engine(console: Console, engine: dict[str, Any]) -> None:
-    console.print(f"\nengine, fp32, one thread, {engine['checkpoint']}")
-    for row in engine["rows"]:
-        console.print(
-            f"  prefix {row['prefix_tokens']:5d} tokens: prefill {row['prefill_ms']:8.2f} ms, "
-            f"Euler step {row['step_ms']:7.3f} ms, text {row['text_tokens_per_s']:7.1f} tokens/s "
-            f"(slowest {row['longest_token_ms']:.2f} ms)",
-            soft_wrap=True,
-        )
-    first = engine["rows"][0]
-    console.print(
-        f"  after a subtask's prompt on the same pictures: {engine['shared_tokens']} of {first['prefix_tokens']} "
-        f"tokens shared, prefill {engine['reused_prefill_ms']:.2f} ms instead of {first['prefill_ms']:.2f} ms",
-        soft_wrap=True,
-    )
-    console.print(
-        f"  a prefix {engine['prefix_ratio']:.1f} times as long makes a step {engine['step_ratio']:.2f} times as "
-        f"long; computing it again in every step would make that {engine['recompute_ratio']:.0f} times",
-        soft_wrap=True,
-    )
-    console.print(
-        f"  prefill {engine['engine_gflops']:.0f} GFLOP/s in its products alone; numpy's product, all threads, "
-        f"{engine['numpy_gflops']:.0f} GFLOP/s",
-        soft_wrap=True,
-    )
 
 
 def _print_load(console: Console, load: list[dict[str, Any]]) -> None:
@@ -215,7 +177,8 @@ def _print_bus(console: Console, bus: dict[str, Any]) -> None:
     for name, row in sync["readers"].items():
         console.print(
             f"  {name:13s} {row['read_us']:7.0f} us a read, {row['wire_share']:.0%} of the wire's rate, "
-            f"{row['cpu_us']:6.0f} us of processor time, {row['failed']} failed"
+            f"{row['cpu_us']:6.0f} us of processor time, {row['failed']} failed",
+            soft_wrap=True,
         )
     if "cpu_ratio" in sync:
         console.print(f"  processor time: {sync['cpu_ratio']:.2f} of the Python reader's")

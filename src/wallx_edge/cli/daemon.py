@@ -8,8 +8,10 @@ import logging
 import shlex
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.cli.run import StopSignals
 from wallx_edge.daemon import Daemon, Notifier
 from wallx_edge.daemon.unit import installed_unit, unit_path
@@ -22,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("robot", type=Path, nargs="?", help="ROBOT.toml")
     parser.add_argument("--task", help="what the robot is to do at once; without it nothing moves before a client says")
+    add_computing_arguments(parser)
     parser.add_argument("--unit", action="store_true", help="print the systemd unit for this installation, and end")
 
 
@@ -34,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("daemon: name a ROBOT.toml, or --unit")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     config = RobotConfig.load(args.robot)
+    config = replace(config, computing=computing(args, config.computing))
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         daemon = stack.enter_context(Daemon(config, notifier=Notifier()))

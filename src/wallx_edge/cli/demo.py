@@ -7,6 +7,7 @@ import argparse
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from wallx_edge import __version__, demo
 from wallx_edge.cli import duration
+from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.cli.live import LiveView
 from wallx_edge.cli.run import StopSignals
 from wallx_edge.errors import ConfigError
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=duration, default=8.0, help="how long to ask for new chunks [s] (8)")
     parser.add_argument("--task", default="put the block on the plate of the same color", help="the instruction")
     parser.add_argument("--seed", type=int, default=0, help="of the untrained checkpoint (0)")
+    add_computing_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the summary, for programs")
 
 
@@ -47,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         port = out / "port"
         stack.enter_context(SimProcess("so101", link=port, log=log))
         config = demo.prepare(out, port.absolute(), seed=args.seed)
+        config = replace(config, computing=computing(args, config.computing))
         joints: list[str] = []
         signals = stack.enter_context(StopSignals())
 

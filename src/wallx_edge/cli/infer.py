@@ -6,18 +6,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.errors import ConfigError
+from wallx_edge.pictures import read_picture
 from wallx_edge.policy import Policy, PolicyConfig
 from wallx_edge.types import Observation
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # others start programs, or hardly anyone has them
-_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")  # those that become 8-bit RGB without loss
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attention", choices=("checkpoint", "bidirectional", "causal"), default="checkpoint")
     parser.add_argument("--fast", action="store_true", help="by FAST tokens, as wall-oss-fast acts, instead of flow")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
+    add_computing_arguments(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
         attention=args.attention,
         seed=args.seed,
     )
-    policy = Policy.load(args.checkpoint, config)
+    asked = computing(args)
+    policy = Policy.load(args.checkpoint, config, **asdict(asked))
     observation = Observation(images, _state(args.state, policy), args.task, time.monotonic())
     begin = time.perf_counter()
     chunk = policy.act_fast(observation) if args.fast else policy.act(observation)
@@ -76,10 +77,13 @@ def run(args: argparse.Namespace) -> int:
             "statistics": policy.statistics,
             "step_s": chunk.step,
             "elapsed_s": elapsed,
+            "computing": asked.report(policy.engine),
             "rows": chunk.rows.tolist(),
         }
         print(json.dumps(out))
         return 0
+    for what, line in zip(("asked", "given"), asked.lines(policy.engine), strict=True):
+        print(f"{what}: {line}")
     print(f"{chunk.horizon} rows, {chunk.step:.4f} s apart, statistics {policy.statistics}, {elapsed * 1e3:.1f} ms")
     names = [f"{s.name}[{i}]" if s.width > 1 else s.name for s in chunk.layout for i in range(s.width)]
     for column, (name, unit) in enumerate(zip(names, chunk.layout.units, strict=True)):
@@ -87,29 +91,6 @@ def run(args: argparse.Namespace) -> int:
         shown = " ".join(f"{v:8.4f}" for v in values[:: max(1, chunk.horizon // 8)])
         print(f"{name:36s} [{unit or '?'}] {shown}")
     return 0
-
-
-def read_picture(what: str, path: str) -> NDArray[np.uint8]:
-    """A picture file as 8-bit RGB, uint8   (height, width, 3)
-
-    Args:
-        what: its name in messages.
-        path: of the file.
-
-    Raises:
-        ConfigError: no such file, not a picture, or of a colour mode that would lose something.
-    """
-    try:
-        with Image.open(path, formats=_FORMATS) as picture:
-            if picture.mode not in _MODES:
-                raise ConfigError(f"{what}: {path} has the colour mode {picture.mode}, expected 8-bit RGB")
-            return np.asarray(picture.convert("RGB"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{what}: no such file: {path}") from error
-    except ConfigError:
-        raise
-    except Exception as error:  # each format's decoder raises what it likes
-        raise ConfigError(f"{what}: {path} is not a picture: {error}") from error
 
 
 def _state(text: str | None, policy: Policy) -> NDArray[np.float64]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +14,47 @@ from rich.console import Console
 from rich.table import Table
 
 from wallx_edge import _core
+from wallx_edge.cli.computing import add_computing_arguments, computing
+from wallx_edge.computing import Computing
 from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.normalizer import Kind
 from wallx_edge.policy_config import PolicyConfig, PolicySettings
 from wallx_edge.prompts import Tokenizer
+from wallx_edge.quantize.writer import data_digest
 from wallx_edge.relative import RelativeActions
 from wallx_edge.statistics import Source, Statistics, inside, sources
-from wallx_edge.train_config import TrainConfig, load_engine
+from wallx_edge.train_config import TrainConfig
 from wallx_edge.types import DofLayout
 
-_LINES = ("architecture", "checkpoints", "layers", "hidden_size", "heads", "vision", "vocabulary", "weights")
+_LINES = ("architecture", "checkpoints", "layers", "hidden_size", "heads", "vision", "vocabulary", "asked", "given")
 MAX_SETS = 3  # side by side on a terminal
 _VECTORS: tuple[tuple[str, Kind], ...] = (("action", "action"), ("state", "propri"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
-    parser.add_argument("checkpoint", type=Path, help="folder in the published layout")
+    parser.add_argument("checkpoint", type=Path, help="folder in the published layout, or one that quantize wrote")
+    parser.add_argument("--check", action="store_true", help="compare a quantized folder's weights with their digest")
+    add_computing_arguments(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(args: argparse.Namespace) -> int:
     """Loads, which checks every tensor, and prints."""
-    found = _describe(args.checkpoint)
+    asked = computing(args)
+    found = _describe(args.checkpoint, asked)
+    if args.check:
+        found["check"] = _check(args.checkpoint, found["quantized"])
     if args.json:
         print(json.dumps(found, indent=1))
         return 0
     console = Console(highlight=False)
     for key in _LINES:
         console.print(f"{key:14s} {found[key]}", soft_wrap=True)
+    for key, value in found["quantized"].items():
+        console.print(f"{key:14s} {value}", soft_wrap=True, markup=False)
+    if "check" in found:
+        console.print(f"{'check':14s} {found['check']}", soft_wrap=True)
     for key, value in found["settings"].items():
         console.print(f"{key:14s} {value}", soft_wrap=True)
     for key, _ in _VECTORS:
@@ -74,8 +88,8 @@ def _print_vector(console: Console, key: str, found: dict[str, Any]) -> None:
         console.print(f"and statistics for {', '.join(more)}: see --json", soft_wrap=True)
 
 
-def _describe(checkpoint: Path) -> dict[str, Any]:
-    engine = load_engine(checkpoint)
+def _describe(checkpoint: Path, asked: Computing) -> dict[str, Any]:
+    engine = asked.load(checkpoint)
     config = engine.config
     variant = next(v for v in _core.variants() if v.name == config.architecture)
     train = TrainConfig.load(checkpoint)
@@ -92,7 +106,9 @@ def _describe(checkpoint: Path) -> dict[str, Any]:
         "heads": f"{config.num_heads} query, {config.num_kv_heads} key/value, {config.head_dim} wide",
         "vision": f"{vision.depth} blocks, {vision.hidden_size} wide, {vision.num_heads} heads",
         "vocabulary": f"{engine.vocab_size} rows, {tokenizer.num_tokens} tokens",
-        "weights": f"{engine.mapped_bytes / 1e6:.1f} MB mapped, {engine.widened_bytes / 1e6:.1f} MB widened to fp32",
+        **dict(zip(("asked", "given"), asked.lines(engine), strict=True)),
+        "computing": asked.report(engine),
+        "quantized": _quantized(engine),
         "settings": {
             "cameras": ", ".join(f"{role} ({settings.style.label(role)})" for role in settings.cameras),
             "resolution": ", ".join(f"{role} {side} px" for role, side in settings.resolution.items()),
@@ -111,6 +127,44 @@ def _describe(checkpoint: Path) -> dict[str, Any]:
         "unknown_keys": config.unknown_keys,
         "ignored_keys": list(train.ignored),
     }
+
+
+def _quantized(engine: _core.Engine) -> dict[str, Any]:
+    """What a quantized folder's file says of itself; empty for a folder in the published layout."""
+    said = engine.metadata
+    if not said:
+        return {}
+    lines = (line.partition("#")[0].strip() for line in said.get("wallx_recipe", "").splitlines())
+    return {
+        "format": f"{said['wallx_format']} of wallx-edge quantize",
+        "recipe": "; ".join(line for line in lines if line),
+        **({"smoothing": said["wallx_smoothing"]} if "wallx_smoothing" in said else {}),
+        "packed layers": ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(_formats(engine)).items())),
+        "source sha256": said.get("wallx_source_sha256", "not said"),
+        "data sha256": said.get("wallx_data_sha256", "not said"),
+    }
+
+
+def _formats(engine: _core.Engine) -> Iterator[str]:
+    """Format of every packed layer."""
+    names = set(engine.tensor_names)
+    for name in names:
+        layer, _, ending = name.rpartition(".")
+        if ending == "panels":
+            yield "bf16" if f"{layer}.scale" not in names else "w8" if engine.precision == "w8" else "int8"
+
+
+def _check(checkpoint: Path, quantized: dict[str, Any]) -> str:
+    """Reads the whole file; an error where it is not what was written."""
+    if not quantized:
+        raise ConfigError(f"{checkpoint} is in the published layout, which has no digest to compare with")
+    found = data_digest(checkpoint / "model.safetensors")
+    if found != quantized["data sha256"]:
+        raise CheckpointError(
+            f"{checkpoint}/model.safetensors: damaged: sha256 of its data is {found}, when it was written "
+            f"{quantized['data sha256']}; quantize the checkpoint again"
+        )
+    return "the weights are those that were written"
 
 
 def _slots(dof: list[tuple[str, int]]) -> list[dict[str, Any]]:

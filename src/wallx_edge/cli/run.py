@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wallx_edge.cli import duration
+from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.cli.live import LiveView
 from wallx_edge.cli.operator import Operator, operate
 from wallx_edge.daemon import Daemon, Notifier
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("robot", type=Path, help="ROBOT.toml")
     parser.add_argument("--task", required=True, help="what the robot is to do")
     parser.add_argument("--duration", type=duration, help="how long to ask for new chunks [s]; until Ctrl-C by default")
+    add_computing_arguments(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="connect, show how everything matches and the first chunk; move nothing"
     )
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs; 0 when the time is used up, 130 or 143 when a signal ended it. The robot holds either way."""
     config = RobotConfig.load(args.robot)
+    config = replace(config, computing=computing(args, config.computing))
     console = Console(highlight=False)
     has_terminal = sys.stdin is not None and sys.stdin.isatty()
     if args.dry_run:
@@ -48,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             session = daemon.infer(args.task)
             console.print(f"checkpoint {config.checkpoint}, robot on {config.bus.port}", soft_wrap=True)
+            for what, line in zip(("asked", "given"), config.computing.lines(daemon.policy.engine), strict=True):
+                console.print(f"{what:11s} {line}", soft_wrap=True)
             console.print(session.binding.table())
             _show_chunk(console, session, daemon.robot)
             return 128 + signals.received[0] if signals.received else 0

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
+from wallx_edge import _core
+from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.verify import GROUPS, Comparison, Report, verify
 
 
@@ -18,13 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("directory", type=Path, help="folder of the golden case")
     parser.add_argument("--groups", help=f"comma-separated; all by default: {','.join(GROUPS)}")
+    add_computing_arguments(parser)
+    parser.add_argument("--kernels", choices=_core.kernels(), help="the fastest by default")
     parser.add_argument("--json", action="store_true", help="every tensor, for programs")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compares and prints; 1 when anything differs."""
     groups = None if args.groups is None else [g.strip() for g in args.groups.split(",") if g.strip()]
-    report = verify(args.directory, groups)
+    report = verify(args.directory, groups, replace(computing(args), kernels=args.kernels or ""))
     if args.json:
         print(json.dumps(report.as_json(), indent=1))
     else:
@@ -40,6 +45,8 @@ def _share(comparison: Comparison) -> float:
 
 def _print(report: Report) -> None:
     console = Console(highlight=False)
+    given = report.computing["given"]
+    console.print(f"given: {given['arithmetic']}; {given['kernels']}, {given['threads']} threads", soft_wrap=True)
     table = Table(title=report.case, title_justify="left")
     for heading in ("group", "tensors", "largest error", "tolerance", "of", "result"):
         justify: Literal["left", "right"] = "left" if heading in ("group", "of", "result") else "right"

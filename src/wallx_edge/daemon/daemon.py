@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -84,7 +85,7 @@ class Daemon(Handler):
         """
         config, stack = self._config, self._stack
         try:
-            self.policy = Policy.load(config.checkpoint, config.policy)
+            self.policy = Policy.load(config.checkpoint, config.policy, **asdict(config.computing))
             self.cameras: dict[str, Camera] = stack.enter_context(config.open_cameras())
             self.robot = stack.enter_context(Robot.connect(config))
             self.recorder = self._record()

@@ -62,7 +62,7 @@ class EmulatedArm:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CalibrationError(f"cannot read the calibration {path}: {error}") from error
         if not isinstance(content, dict) or set(content) != set(self.joint_names):
             found = sorted(content) if isinstance(content, dict) else type(content).__name__

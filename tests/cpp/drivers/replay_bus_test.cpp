@@ -1,5 +1,5 @@
-// ReplayBus answers as the log did, in the log's time, and reports a command that differs.
-// SPDX-License-Identifier: Apache-2.0
+// ReplayBus answers as the log did, in the log's time, and reports a command that differs; what is recorded
+// is replayed. SPDX-License-Identifier: Apache-2.0
 #include "drivers/buses/replay_bus.hpp"
 
 #include <unistd.h>
@@ -9,8 +9,11 @@
 #include <random>
 #include <string>
 
+#include "contract/bus_contract.hpp"
 #include "contract/can_bus_contract.hpp"
 #include "drivers/buses/candump_log.hpp"
+#include "drivers/buses/recorder.hpp"
+#include "hardware/loopback_bus.hpp"
 
 namespace wallx::test {
 namespace {
@@ -51,7 +54,7 @@ std::unique_ptr<CanLineUnderTest> make_talk() {
 
    private:
     Log log_{"(0.0) can0 7FF#AA T\n(0.1) can0 123#00 R\n"};
-    ReplayBus bus_{log_.config()};
+    ReplayCanBus bus_{log_.config()};
   };
   return std::make_unique<Talk>();
 }
@@ -60,7 +63,7 @@ CAN_BUS_PROMISE(replay, make_talk, refuses_everything_while_closed)
 
 TEST(replay_answers_as_the_log_did) {
   const Log log(kTalk);
-  ReplayBus bus(log.config());
+  ReplayCanBus bus(log.config());
   CHECK(bus.is_fd());
   for (int round = 0; round < 2; ++round) {
     bus.open();
@@ -89,26 +92,80 @@ TEST(replay_answers_as_the_log_did) {
 
 TEST(replay_reports_a_command_that_differs_with_its_line) {
   const Log log(kTalk);
-  ReplayBus bus(log.config());
+  ReplayCanBus bus(log.config());
   bus.open();
   const Result other = bus.transmit(Frames{make_frame(0x7FF, {0xAB})}, can_patient());
   CHECK(other.code == ErrorCode::bad_reply);
   CHECK_EQ(other.detail, 2);
+  CHECK(bus.trouble().find("another command in line 2 ") != std::string::npos);
+  // it does not go on as if nothing had been
+  CHECK(bus.transmit(Frames{make_frame(0x7FF, {0xAA})}, can_patient()).code == ErrorCode::bus_closed);
+  bus.close();
+  bus.open();
+  CHECK(bus.trouble().empty());
   CHECK(bus.transmit(Frames{make_frame(0x7FF, {0xAA})}, can_patient()).ok());
   CHECK_EQ(bus.transmit(Frames{make_frame(0x7FF, {0xDD})}, can_patient()).detail, 6);
 }
 
 TEST(replay_expects_no_command_where_the_log_has_none) {
   const Log log("(0.0) can0 123#00\n");
-  ReplayBus bus(log.config());
+  ReplayCanBus bus(log.config());
   bus.open();
   const Result result = bus.transmit(Frames{make_frame(1, {})}, can_patient());
   CHECK(result.code == ErrorCode::bad_reply && result.detail == 0);
+  CHECK(bus.trouble().find("the log ends here") != std::string::npos);
+}
+
+// how a driver and the log cut the bytes need not be the same
+TEST(replay_answers_with_bytes_as_the_log_did) {
+  const Log log("(0.0) tty FFFF0102 T\n(0.001) tty FFFF R\n(0.002) tty 0105 R\n(0.003) tty 07 T\n");
+  ReplayBus bus(log.config());
+  for (int round = 0; round < 2; ++round) {
+    bus.open();
+    std::uint8_t buffer[3];
+    std::size_t received = 9;
+    CHECK(bus.transmit(Bytes{0xFF, 0xFF, 1}, patient()).ok());
+    CHECK(bus.receive(buffer, Clock::now(), received).code == ErrorCode::timeout && received == 0);
+    CHECK(bus.transmit(Bytes{2}, patient()).ok());
+    CHECK(receive_exactly(bus, 4) == (Bytes{0xFF, 0xFF, 1, 5}));
+    CHECK(bus.transmit(Bytes{7}, patient()).ok());
+    CHECK(bus.receive(buffer, patient(), received).code == ErrorCode::bus_closed);
+    CHECK(bus.trouble().find("the log ends here") != std::string::npos);
+    bus.close();
+  }
+  bus.open();
+  const Result other = bus.transmit(Bytes{0xFF, 0xFE}, patient());
+  CHECK(other.code == ErrorCode::bad_reply && other.detail == 1);
+}
+
+TEST(a_recorded_line_is_replayed_byte_for_byte) {
+  const Log log("");
+  auto ends = make_loopback("near");
+  auto& [near, far] = ends;
+  BusConfig config{.port = "/dev/my tty", .record = log.config().port};
+  const auto bus = make_recorded(std::move(near), config);
+  far->open();
+  bus->open();
+  std::mt19937_64 random(3);
+  Bytes sent(300), answered(200);
+  for (auto* bytes : {&sent, &answered})
+    for (std::uint8_t& byte : *bytes) byte = static_cast<std::uint8_t>(random());
+  CHECK(bus->transmit(sent, patient()).ok());
+  CHECK(far->transmit(answered, patient()).ok());
+  CHECK(receive_exactly(*bus, 200) == answered);
+  bus->close();
+
+  ReplayBus replay(log.config("my_tty"));
+  replay.open();
+  CHECK(replay.transmit(sent, patient()).ok());
+  CHECK(receive_exactly(replay, 200) == answered);
+  config.record = "/nowhere/log";
+  CHECK_THROWS(make_recorded(make_loopback("near").first, config)->open(), BusError, "cannot be written");
 }
 
 TEST(replay_discards_what_is_due_and_only_that) {
   const Log log("(0.0) can0 001#\n(0.0) can0 002#\n(0.0) can0 7FF# T\n(0.0) can0 003#\n");
-  ReplayBus bus(log.config());
+  ReplayCanBus bus(log.config());
   bus.open();
   CHECK(bus.discard_input().ok());
   CHECK(bus.transmit(Frames{make_frame(0x7FF, {})}, can_patient()).ok());
@@ -117,31 +174,21 @@ TEST(replay_discards_what_is_due_and_only_that) {
 
 TEST(replay_takes_one_channel) {
   const Log log("(0.1) can0 001#\n(0.0) can1 002#\n(0.2) can0 003#\n");
-  CHECK_THROWS(ReplayBus(log.config()), ConfigError, "line 2: its time stamp is before");
-  ReplayBus bus(log.config("can0"));
+  CHECK_THROWS(ReplayCanBus(log.config()), ConfigError, "line 2: its time stamp is before");
+  ReplayCanBus bus(log.config("can0"));
   bus.open();
   CHECK_EQ(receive_frames(bus, 2)[1].id, 3u);
-  CHECK_THROWS(ReplayBus(log.config("can7")), ConfigError, "no frame of channel 'can7'");
+  CHECK_THROWS(ReplayCanBus(log.config("can7")), ConfigError, "no frame of channel 'can7'");
 }
 
 TEST(replay_names_what_is_wrong_with_a_log) {
-  CHECK_THROWS(ReplayBus({.port = "/nowhere.log"}), ConfigError, "/nowhere.log cannot be read: No such file");
-  CHECK_THROWS(ReplayBus(Log("").config()), ConfigError, "has no frame");
-  CHECK_THROWS(ReplayBus(Log("(0.0) can0 001#\nnonsense\n").config()), ConfigError,
+  CHECK_THROWS(ReplayCanBus({.port = "/nowhere.log"}), ConfigError,
+               "/nowhere.log cannot be read: No such file");
+  CHECK_THROWS(ReplayCanBus(Log("(0.0) tty 0102 R\n").config()), ConfigError, "is not like");
+  CHECK_THROWS(ReplayBus(Log("(0.0) can0 001#\n").config()), ConfigError, "is not like");
+  CHECK_THROWS(ReplayCanBus(Log("").config()), ConfigError, "has no frame");
+  CHECK_THROWS(ReplayCanBus(Log("(0.0) can0 001#\nnonsense\n").config()), ConfigError,
                "line 2: 'nonsense' is not like");
-}
-
-std::string candump(const CanFrame& frame, double stamp, bool is_sent) {
-  char text[32];
-  std::snprintf(text, sizeof text, frame.is_extended ? "(%.6f) can0 %08X#" : "(%.6f) can0 %03X#", stamp,
-                frame.id);
-  std::string line = text;
-  if (frame.is_fd) line += frame.is_bit_rate_switched ? "#1" : "#0";
-  for (std::size_t i = 0; i < frame.size; ++i) {
-    std::snprintf(text, sizeof text, "%02X", frame.data[i]);
-    line += text;
-  }
-  return line + (is_sent ? " T" : " R");
 }
 
 TEST(candump_log_reads_the_formats_others_write) {
@@ -155,6 +202,9 @@ TEST(candump_log_reads_the_formats_others_write) {
   CHECK(parse_candump("(0.5)  can1  12345678##3AABBCCDDEEFF001122334455  T\r", line) == CandumpEvent::frame);
   CHECK(line.is_sent && line.frame.is_fd && line.frame.is_bit_rate_switched && line.frame.size == 12);
   CHECK(parse_candump("(1.0) can0 123#1122334455667788_B", line) == CandumpEvent::frame);
+  CHECK(parse_candump("(1.5) ttyACM0 FFFF0A T", line) == CandumpEvent::bytes);
+  CHECK(line.is_sent && line.frame.size == 3 && line.frame.data[2] == 0x0A && line.channel == "ttyACM0");
+  CHECK(to_candump(line, true) == "(1.500000) ttyACM0 FFFF0A T");
   for (const char* other : {"", "  ", "(1.0) can0 123#R", "(1.0) can0 123#R8 R", "(1.0) can0 20000080#0000"})
     CHECK(parse_candump(other, line) == CandumpEvent::other);
   for (const char* bad :
@@ -179,7 +229,8 @@ TEST(candump_log_survives_ten_thousand_lines) {
     frame.size = kCanSizes[below(frame.is_fd ? 16 : 9)];
     for (std::size_t k = 0; k < frame.size; ++k) frame.data[k] = static_cast<std::uint8_t>(random());
     const bool is_sent = below(2) != 0;
-    std::string text = candump(frame, static_cast<double>(below(1'000'000'000)) / 1024, is_sent);
+    std::string text =
+        to_candump({std::chrono::microseconds(below(1'000'000'000'000'000)), "can0", frame, is_sent}, false);
     CandumpLine read;
     REQUIRE(parse_candump(text, read) == CandumpEvent::frame);
     REQUIRE(is_same(read.frame, frame) && read.is_sent == is_sent);
@@ -203,9 +254,12 @@ TEST(candump_log_survives_ten_thousand_lines) {
     const CanFrame untouched = make_frame(0x321, {1});
     CandumpLine mutated;
     mutated.frame = untouched;
-    if (parse_candump(text, mutated) == CandumpEvent::frame) {
+    const CandumpEvent event = parse_candump(text, mutated);
+    if (event == CandumpEvent::frame) {
       ++num_valid;
       REQUIRE(is_valid(mutated.frame));
+    } else if (event == CandumpEvent::bytes) {  // without its #
+      REQUIRE(mutated.frame.size > 0 && mutated.frame.size <= 64);
     } else {
       REQUIRE(is_same(mutated.frame, untouched));
     }

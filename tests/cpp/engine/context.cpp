@@ -220,7 +220,7 @@ TEST(bf16_on_disk_equals_the_rounded_weights_as_fp32) {
 }
 
 TEST(a_model_outlives_the_name_it_was_loaded_by) {
-  const Context context = filled(text_prompt(), load(TinyModel()));
+  Context context = filled(text_prompt(), load(TinyModel()));
   CHECK(context.model().config().hidden_size == 32);
   CHECK(is_finite(logits_of(context)));
 }

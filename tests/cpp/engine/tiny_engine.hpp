@@ -66,11 +66,12 @@ inline Floats denoised(Context& context, std::int64_t horizon, const FlowOptions
   context.denoise(actions, mask_of(horizon), horizon, options, steps);
   return actions;
 }
-inline Floats logits_of(const Context& context) {
+inline Floats logits_of(Context& context) {
   Floats out(static_cast<std::size_t>(context.model().language().vocab_size()));
-  const_cast<Context&>(context).logits(out);  // in its own buffers; what it holds does not change
+  context.logits(out);
   return out;
 }
+inline Floats logits_of(Context&& context) { return logits_of(context); }
 
 inline double largest_difference(const Floats& a, const Floats& b) {
   if (a.size() != b.size()) return INFINITY;

@@ -24,29 +24,42 @@ Loaded load(const TinyModel& model, const std::vector<RawTensor>& tensors, const
 std::vector<float> fingerprint(const WallOss& model) {
   const Language& language = model.language();
   std::vector<float> out;
+  Backend& backend = *model.backend();
+  const std::shared_ptr<Stream> stream = backend.make_stream();
+  const auto upload = [&](const std::vector<float>& from, float* to) {
+    backend.upload(*stream, from.data(), to, from.size() * sizeof(float));
+  };
+  const auto download = [&](const float* from, std::int64_t count) {
+    std::vector<float> values(static_cast<std::size_t>(count));
+    backend.download(*stream, from, values.data(), values.size() * sizeof(float));
+    out.insert(out.end(), values.begin(), values.end());
+  };
   LanguageWorkspace work;
+  work.stream = stream;
   KvCache cache = language.empty_cache();
-  std::vector<float> condition(16, 0.25f);
+  Memory condition, seen;
+  upload(std::vector(16, 0.25f), reserve(backend, condition, 16));
   for (const Expert expert : {Expert::text, Expert::action}) {
     constexpr std::int64_t kRows = 5;
     const std::int64_t width = language.width(expert);
-    language.reserve(work, kRows, 2 * kRows);
+    language.reserve(work, kRows);
     std::mt19937 random(6);
     const std::vector<float> hidden = random_values(random, kRows * width, 1.0f);
-    std::copy(hidden.begin(), hidden.end(), work.hidden.begin());
-    work.cos.assign(static_cast<std::size_t>(kRows * model.config().head_dim), 0.6f);
-    work.sin.assign(work.cos.size(), 0.8f);
+    upload(hidden, work.hidden.as());
+    const auto angles = static_cast<std::size_t>(kRows * model.config().head_dim);
+    language.set_rotary(work, std::vector(angles, 0.6f), std::vector(angles, 0.8f));
     cache.append(kRows);
-    language.forward({kRows, expert, true, condition.data()}, work, cache, nullptr);
-    out.insert(out.end(), work.normed.begin(), work.normed.begin() + kRows * width);
+    language.forward({kRows, expert, true, condition.as()}, work, cache, nullptr);
+    download(work.normed.as(), kRows * width);
   }
   std::mt19937 random(7);
   const Grid grid{1, 4, 6};
   const std::vector<float> pixels = random_values(random, 24 * TinyModel::kPatchWidth, 1.0f);
   VisionWorkspace vision;
-  std::vector<float> seen(static_cast<std::size_t>(6 * model.config().hidden_size));
-  model.vision().forward(pixels.data(), {&grid, 1}, vision, seen.data(), nullptr);
-  out.insert(out.end(), seen.begin(), seen.end());
+  vision.stream = stream;
+  const std::int64_t count = 6 * model.config().hidden_size;
+  model.vision().forward(pixels.data(), {&grid, 1}, vision, reserve(backend, seen, count), nullptr);
+  download(seen.as(), count);
   return out;
 }
 

@@ -1,11 +1,13 @@
-// LinearTest: products, their epilogues, and the norm, against loops in double precision.
+// Fp32LinearTest: products, their epilogues, and the norm, against loops in double precision.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
-#include "naive.hpp"
+#include "backend/naive.hpp"
 
 namespace wallx::test {
 namespace {
+
+using cpu::Dense;
 
 enum class Residue { none, separate, in_place };  // where the residual stands
 
@@ -30,7 +32,7 @@ struct LinearCase {
     const Floats weight = random_floats(random, out * in, 1.0f / std::sqrt(static_cast<float>(in)));
     const Floats bias = random_floats(random, out);
     const Floats add = random_floats(random, rows * out);
-    const Linear layer{weight.data(), has_bias ? bias.data() : nullptr, out, in};
+    const Dense layer{weight.data(), has_bias ? bias.data() : nullptr, out, in};
     const std::int64_t stride = out + gap;
     // in place: residual rows are layer.out apart, so y's must be too
     Floats y(static_cast<std::size_t>(rows * stride + 7), kSentinel);
@@ -38,7 +40,7 @@ struct LinearCase {
     const float* from = residual == Residue::none       ? nullptr
                         : residual == Residue::separate ? add.data()
                                                         : y.data();
-    linear(x.data(), rows, layer, activation, from, y.data(), gap ? stride : 0);
+    cpu::linear(x.data(), rows, layer, {activation, nullptr, from, 0}, y.data(), stride);
 
     Doubles expected = naive_linear(x, rows, layer);
     for (std::size_t i = 0; i < expected.size(); ++i)
@@ -99,11 +101,11 @@ TEST(linear_gives_a_row_the_same_bits_in_any_company) {
   std::mt19937 random(5);
   const std::int64_t in = 83, out = 45, rows = 9;
   const Floats x = random_floats(random, rows * in), weight = random_floats(random, out * in);
-  const Linear layer{weight.data(), nullptr, out, in};
+  const Dense layer{weight.data(), nullptr, out, in};
   Floats together(static_cast<std::size_t>(rows * out)), alone(static_cast<std::size_t>(out));
-  linear(x.data(), rows, layer, Activation::silu, nullptr, together.data());
+  cpu::linear(x.data(), rows, layer, {Activation::silu}, together.data(), out);
   for (std::int64_t r = 0; r < rows; ++r) {
-    linear(x.data() + r * in, 1, layer, Activation::silu, nullptr, alone.data());
+    cpu::linear(x.data() + r * in, 1, layer, {Activation::silu}, alone.data(), out);
     CHECK(std::equal(alone.begin(), alone.end(), together.begin() + r * out));
   }
 }
@@ -111,10 +113,10 @@ TEST(linear_gives_a_row_the_same_bits_in_any_company) {
 TEST(activations_stay_finite_far_out) {
   const Floats x{-1e30f, -200.0f, -88.8f, -0.0f, 0.0f, 1e-30f, 88.8f, 200.0f, 1e30f};
   const float one = 1.0f;
-  const Linear layer{&one, nullptr, 1, 1};
+  const Dense layer{&one, nullptr, 1, 1};
   for (Activation activation : {Activation::silu, Activation::gelu}) {
     Floats y(x.size());
-    linear(x.data(), static_cast<std::int64_t>(x.size()), layer, activation, nullptr, y.data());
+    cpu::linear(x.data(), static_cast<std::int64_t>(x.size()), layer, {activation}, y.data(), 1);
     for (std::size_t i = 0; i < x.size(); ++i) {
       CHECK(std::isfinite(y[i]));
       if (x[i] >= 88.0f) CHECK_EQ(y[i], x[i]);
@@ -132,10 +134,10 @@ TEST(gated_linear_matches_plain_loops) {
         for (bool has_bias : {false, true}) {
           const Floats x = random_floats(random, rows * in), bias = random_floats(random, 2 * out);
           const Floats weight = random_floats(random, 2 * out * in);
-          const Linear gate{weight.data(), has_bias ? bias.data() : nullptr, out, in};
-          const Linear up{weight.data() + out * in, has_bias ? bias.data() + out : nullptr, out, in};
+          const Dense gate{weight.data(), has_bias ? bias.data() : nullptr, out, in};
+          const Dense up{weight.data() + out * in, has_bias ? bias.data() + out : nullptr, out, in};
           Floats y(static_cast<std::size_t>(rows * out + 3), kSentinel);
-          gated_linear(x.data(), rows, gate, up, y.data());
+          cpu::gated_linear(x.data(), rows, gate, up, y.data(), out);
           for (std::size_t i = y.size() - 3; i < y.size(); ++i) CHECK_EQ(y[i], kSentinel);
           y.resize(y.size() - 3);
           Doubles expected = naive_linear(x, rows, gate);
@@ -156,7 +158,7 @@ TEST(rms_norm_matches_plain_loops) {
         const Floats x = random_floats(random, rows * width, scale), weight = random_floats(random, width);
         const float eps = 1e-6f;
         Floats y(static_cast<std::size_t>(rows * width + 1), kSentinel);
-        rms_norm(x.data(), rows, width, weight.data(), eps, y.data());
+        cpu::normalize(x.data(), rows, width, {Norm::Kind::rms, weight.data(), nullptr, eps}, y.data());
         CHECK_EQ(y.back(), kSentinel);
         y.pop_back();
         Doubles expected;
@@ -175,7 +177,7 @@ TEST(rms_norm_matches_plain_loops) {
 TEST(rms_norm_of_zeros_is_zeros) {
   const Floats x(8, 0.0f), weight(8, 2.0f);
   Floats y(8, kSentinel);
-  rms_norm(x.data(), 1, 8, weight.data(), 1e-6f, y.data());
+  cpu::normalize(x.data(), 1, 8, {Norm::Kind::rms, weight.data(), nullptr, 1e-6f}, y.data());
   for (float v : y) CHECK_EQ(v, 0.0f);
 }
 
@@ -187,7 +189,8 @@ TEST(adaptive_rms_norm_matches_plain_loops) {
       const Floats x = random_floats(random, rows * width, 3.0f),
                    modulation = random_floats(random, 2 * width, 2.0f);
       Floats y(x.size() + 1, kSentinel);
-      adaptive_rms_norm(x.data(), rows, width, modulation.data(), 1e-6f, y.data());
+      cpu::normalize(x.data(), rows, width, {Norm::Kind::adaptive, nullptr, modulation.data(), 1e-6f},
+                     y.data());
       CHECK_EQ(y.back(), kSentinel);
       y.pop_back();
       Doubles expected;
@@ -204,21 +207,28 @@ TEST(adaptive_rms_norm_matches_plain_loops) {
     }
 }
 
-TEST(add_gated_adds_each_column_by_its_gate) {
+TEST(gates_scale_each_column_before_it_is_added) {
   std::mt19937 random(16);
-  Residual residue("add_gated", 1e-6);
+  Residual residue("linear, gates", 2e-6);
   for (std::int64_t rows : {1, 5})
-    for (std::int64_t width : {1, 33}) {
-      const Floats x = random_floats(random, rows * width), gate = random_floats(random, width, 2.0f);
-      Floats y = random_floats(random, rows * width);
-      Doubles expected;
-      for (std::size_t i = 0; i < y.size(); ++i)
-        expected.push_back(y[i] + static_cast<double>(x[i]) * gate[i % gate.size()]);
-      y.push_back(kSentinel);
-      add_gated(x.data(), rows, width, gate.data(), y.data());
+    for (std::int64_t out : {1, 33}) {
+      constexpr std::int64_t kIn = 24, kResidualStride = 40;
+      const Floats x = random_floats(random, rows * kIn), weight = random_floats(random, out * kIn),
+                   gate = random_floats(random, out, 2.0f), bias = random_floats(random, out);
+      const Dense layer{weight.data(), bias.data(), out, kIn};
+      const Floats add = random_floats(random, rows * kResidualStride);
+      Floats y(static_cast<std::size_t>(rows * out + 1), kSentinel);
+      const Epilogue epilogue{Activation::silu, gate.data(), add.data(), kResidualStride};
+      cpu::linear(x.data(), rows, layer, epilogue, y.data(), out);
       CHECK_EQ(y.back(), kSentinel);
       y.pop_back();
-      residue.compare(std::to_string(width), y, expected);
+      Doubles expected = naive_linear(x, rows, layer);
+      for (std::int64_t i = 0; i < rows * out; ++i) {
+        double& value = expected[static_cast<std::size_t>(i)];
+        value = add[static_cast<std::size_t>(i / out * kResidualStride + i % out)] +
+                activate(Activation::silu, value) * gate[static_cast<std::size_t>(i % out)];
+      }
+      residue.compare(std::to_string(out), y, expected);
     }
 }
 

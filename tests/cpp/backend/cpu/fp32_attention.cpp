@@ -1,8 +1,8 @@
-// AttentionTest: rotation, the cache and both attentions, against loops in double precision.
+// Fp32AttentionTest: rotation, the cache and both attentions, against loops in double precision.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
-#include "naive.hpp"
+#include "backend/naive.hpp"
 
 namespace wallx::test {
 namespace {
@@ -39,12 +39,12 @@ struct CacheCase {
            (is_causal ? " causal" : " block");
   }
 
+  AttentionShape shape() const { return {rows, num_heads, num_kv_heads, dim}; }
+
   Floats attended(const Floats& qkv, std::span<const CacheSegment> segments) const {
-    Floats scratch(static_cast<std::size_t>(kAttentionRows * (position + rows) + 1), kSentinel);
     Floats y(static_cast<std::size_t>(rows * num_heads * dim + 1), kSentinel);
-    const CacheAttention shape{rows, num_heads, num_kv_heads, dim, is_causal};
-    cache_attention(qkv.data(), shape, segments, scratch.data(), y.data());
-    CHECK_EQ(scratch.back(), kSentinel);
+    for (std::int64_t head = 0; head < num_heads; ++head)
+      cpu::cache_attention(qkv.data(), shape(), is_causal, segments, head, y.data());
     CHECK_EQ(y.back(), kSentinel);
     y.pop_back();
     return y;
@@ -54,20 +54,19 @@ struct CacheCase {
   void check_parts(const Floats& qkv, const CacheSegment& whole, const Floats& expected,
                    std::mt19937& random) const {
     for (int round = 0; round < 4; ++round) {
-      std::vector<std::pair<Floats, Floats>> places;
+      std::vector<Floats> places;
       std::vector<CacheSegment> parts;
       for (std::int64_t at = 0; at < whole.length;) {
         const std::int64_t length =
             std::min<std::int64_t>(whole.length - at, static_cast<std::int64_t>(random() % 9));
         const std::int64_t room = length + static_cast<std::int64_t>(random() % 3);
-        const auto size = static_cast<std::size_t>(num_kv_heads * room * dim);
-        auto& [key, value] = places.emplace_back(Floats(size, NAN), Floats(size, NAN));
-        for (std::int64_t h = 0; h < num_kv_heads; ++h) {
-          const std::int64_t from = (h * whole.capacity + at) * dim, to = h * room * dim;
-          std::copy_n(whole.key + from, length * dim, key.begin() + to);
-          std::copy_n(whole.value + from, length * dim, value.begin() + to);
-        }
-        parts.push_back({key.data(), value.data(), room, length});
+        Floats& place = places.emplace_back(static_cast<std::size_t>(2 * num_kv_heads * room * dim), NAN);
+        // keys of all heads, then values of all heads
+        const auto* data = static_cast<const float*>(whole.data);
+        for (std::int64_t plane = 0; plane < 2 * num_kv_heads; ++plane)
+          std::copy_n(data + (plane * whole.capacity + at) * dim, length * dim,
+                      place.begin() + plane * room * dim);
+        parts.push_back({place.data(), room, length});
         at += length;
       }
       CHECK(attended(qkv, parts) == expected);
@@ -77,19 +76,22 @@ struct CacheCase {
   void run(std::mt19937& random, Residual& residue) const {
     const std::int64_t capacity = position + rows + spare;
     const std::int64_t stride = (num_heads + 2 * num_kv_heads) * dim;
-    Floats key = random_floats(random, num_kv_heads * capacity * dim, scale);
-    Floats value = random_floats(random, num_kv_heads * capacity * dim);
+    const std::int64_t plane = num_kv_heads * capacity * dim;
+    Floats cache = random_floats(random, plane, scale);
+    const Floats values_before = random_floats(random, plane);
+    cache.insert(cache.end(), values_before.begin(), values_before.end());
+    float *key = cache.data(), *value = key + plane;
     // whatever stands behind the last entry must not matter, not even NaN
     for (std::int64_t h = 0; h < num_kv_heads; ++h)
       for (std::int64_t i = (h * capacity + position) * dim; i < (h + 1) * capacity * dim; ++i)
-        key[static_cast<std::size_t>(i)] = value[static_cast<std::size_t>(i)] = NAN;
-    const Floats old_key = key, old_value = value;
+        key[i] = value[i] = NAN;
+    const Floats old_key(key, key + plane), old_value(value, value + plane);
     const Floats qkv = random_floats(random, rows * stride, scale);
     const Tables tables = random_tables(random, rows, dim);
-    const CacheView cache{key.data(), value.data(), capacity, num_kv_heads, dim};
+    const CacheSegment whole{cache.data(), capacity, position + rows};
 
     Floats work = qkv;
-    rotate_and_cache(work.data(), rows, num_heads, tables.rotary(), position, cache);
+    cpu::rotate_and_cache(work.data(), shape(), tables.rotary(), position, whole);
     Floats found_cache;
     Doubles expected_cache;
     std::vector<std::vector<Doubles>> keys(static_cast<std::size_t>(num_kv_heads)), values = keys;
@@ -119,7 +121,6 @@ struct CacheCase {
     }
     residue.compare(name() + " cache", found_cache, expected_cache);
 
-    const CacheSegment whole{key.data(), value.data(), capacity, position + rows};
     const Floats y = attended(work, {&whole, 1});
     check_parts(work, whole, y, random);
     Doubles expected;
@@ -149,7 +150,7 @@ TEST(rotary_matches_plain_loops_and_leaves_other_columns) {
           const Floats before = random_floats(random, rows * stride);
           const Tables tables = random_tables(random, rows, dim);
           Floats x = before;
-          apply_rotary(x.data(), rows, stride, heads, dim, tables.rotary());
+          cpu::apply_rotary(x.data(), rows, stride, heads, dim, tables.rotary());
           Doubles expected;
           for (std::int64_t r = 0; r < rows; ++r) {
             for (std::int64_t h = 0; h < heads; ++h) {
@@ -186,9 +187,9 @@ TEST(cache_attention_survives_scores_that_overflow_exp) {
   CacheCase{6, 10, 2, 1, 16, false, 0, 30.0f}.run(random, residue);
 }
 
-TEST(segment_attention_matches_plain_loops) {
+TEST(window_attention_matches_plain_loops) {
   std::mt19937 random(14);
-  Residual residue("segment attention", 3e-6);
+  Residual residue("window attention", 3e-6);
   const std::vector<std::vector<std::int32_t>> layouts{
       {0, 1}, {0, 16}, {0, 1, 2, 3}, {0, 16, 24, 28, 44}, {0, 5, 5, 9} /* an empty one */, {0, 70, 75}};
   for (const auto& offsets : layouts)
@@ -196,14 +197,11 @@ TEST(segment_attention_matches_plain_loops) {
       for (std::int64_t dim : {4, 20, 80}) {
         const std::int64_t rows = offsets.back(), width = heads * dim;
         const Floats qkv = random_floats(random, rows * 3 * width);
-        std::int32_t longest = 0;
-        for (std::size_t s = 1; s < offsets.size(); ++s)
-          longest = std::max(longest, offsets[s] - offsets[s - 1]);
-        Floats scratch(static_cast<std::size_t>(kAttentionRows * longest + 1), kSentinel);
         Floats y(static_cast<std::size_t>(rows * width + 1), kSentinel);
-        segment_attention(qkv.data(), offsets.data(), static_cast<std::int64_t>(offsets.size()) - 1, heads,
-                          dim, scratch.data(), y.data());
-        CHECK_EQ(scratch.back(), kSentinel);
+        for (std::size_t s = 1; s < offsets.size(); ++s)
+          for (std::int64_t h = 0; h < heads; ++h)
+            cpu::window_attention(qkv.data(), {rows, heads, heads, dim}, offsets[s - 1], offsets[s], h,
+                                  y.data());
         CHECK_EQ(y.back(), kSentinel);
         y.pop_back();
         Doubles expected(y.size());
@@ -218,7 +216,7 @@ TEST(segment_attention_matches_plain_loops) {
               const Doubles one = naive_attend(slice(qkv, r * 3 * width + h * dim, dim), keys, values);
               std::copy(one.begin(), one.end(), expected.begin() + r * width + h * dim);
             }
-        residue.compare(std::to_string(offsets.size() - 1) + " segments, " + std::to_string(heads) +
+        residue.compare(std::to_string(offsets.size() - 1) + " windows, " + std::to_string(heads) +
                             " heads of " + std::to_string(dim),
                         y, expected);
       }
