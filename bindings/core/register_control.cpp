@@ -180,15 +180,16 @@ void register_control(py::module_& m) {
   m.def("send_estop", &send_estop, py::arg("socket"), NoGil());
   py::class_<EstopListener>(m, "EstopListener")
       .def(py::init([](std::string socket, std::string gpio_chip, int gpio_line, bool is_active_low,
-                       int key_descriptor) {
+                       int key_descriptor, int key_sink) {
              return std::make_unique<EstopListener>(EstopSources{.socket = std::move(socket),
                                                                  .gpio_chip = std::move(gpio_chip),
                                                                  .gpio_line = gpio_line,
                                                                  .is_active_low = is_active_low,
-                                                                 .key_descriptor = key_descriptor});
+                                                                 .key_descriptor = key_descriptor,
+                                                                 .key_sink = key_sink});
            }),
            py::kw_only(), py::arg("socket") = "", py::arg("gpio_chip") = "", py::arg("gpio_line") = 0,
-           py::arg("is_active_low") = true, py::arg("key_descriptor") = -1)
+           py::arg("is_active_low") = true, py::arg("key_descriptor") = -1, py::arg("key_sink") = -1)
       .def_property_readonly("is_pressed", &EstopListener::is_pressed, "The line, now; or it was lost.");
 
   py::class_<ControlLoop, std::shared_ptr<ControlLoop>>(m, "ControlLoop")

@@ -53,15 +53,32 @@ bool connects(const sockaddr_un& address) {
   return is_served;
 }
 
-// what is there, thrown away; false: the other end is gone
-bool drain(int descriptor, bool& has_key) noexcept {
-  char bytes[4096];
-  const ssize_t count = ::read(descriptor, bytes, sizeof bytes);
-  if (count > 0) has_key = std::memchr(bytes, EstopSources::kKey, static_cast<std::size_t>(count)) != nullptr;
+// false: the other end is gone
+bool is_alive(ssize_t count) noexcept {
   return count > 0 || (count < 0 && (errno == EINTR || errno == EAGAIN));
 }
 
+// what is there, thrown away; false: the other end is gone
+bool drain(int descriptor) noexcept {
+  char bytes[4096];
+  return is_alive(::read(descriptor, bytes, sizeof bytes));
+}
+
 }  // namespace
+
+bool EstopKeys::is_estop(char key) noexcept {
+  const bool is_typing = length_ > 0;
+  const bool is_space = key == ' ';
+  if (key == '\r' || key == '\n' || key == '\x1b')
+    length_ = 0;
+  else if (key == '\x7f' || key == '\b')
+    length_ -= is_typing;
+  else if ((is_typing || key == '/') && (key & 0xc0) != 0x80)  // the first byte of a letter
+    length_ += length_ < 100000;
+  const bool is_second = is_space && was_space_;
+  was_space_ = is_space;
+  return is_space && (!is_typing || is_second);
+}
 
 EstopListener::EstopListener(const EstopSources& sources) : sources_(sources) {
   try {
@@ -158,22 +175,31 @@ void EstopListener::run() noexcept {
   while (true) {
     if (::poll(polls, std::size(polls), -1) < 0) continue;
     if (wake.revents) return;
-    bool has_key = false;
     if (socket.revents) {
-      (void)drain(socket_, has_key);
+      (void)drain(socket_);
       estop_all();
     }
     if (line.revents) {
-      if (!drain(line_, has_key)) {
+      if (!drain(line_)) {
         is_line_lost_.store(true, std::memory_order_release);
         line.fd = -1;  // a cut wire: once is enough
       }
       estop_all();
     }
-    has_key = false;
-    if (key.revents && !drain(sources_.key_descriptor, has_key)) key.fd = -1;
-    if (has_key) estop_all();
+    if (key.revents && !take_keys()) key.fd = -1;
   }
+}
+
+// false: the terminal is gone
+bool EstopListener::take_keys() noexcept {
+  char bytes[256];
+  const ssize_t count = ::read(sources_.key_descriptor, bytes, sizeof bytes);
+  for (ssize_t i = 0; i < count; ++i)
+    if (keys_.is_estop(bytes[i])) estop_all();
+  // a program that does not read loses keys, never the e-stop
+  if (count > 0 && sources_.key_sink >= 0)
+    (void)!::send(sources_.key_sink, bytes, static_cast<std::size_t>(count), MSG_DONTWAIT | MSG_NOSIGNAL);
+  return is_alive(count);
 }
 
 void send_estop(const std::string& path) {

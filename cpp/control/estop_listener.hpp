@@ -15,7 +15,18 @@ struct EstopSources {
   bool is_active_low = true;   // the button pulls the line low; a broken wire should, too
   int line_descriptor = -1;    // of a line that was requested already; -1: none
   int key_descriptor = -1;     // of a terminal that hands over single keys; -1: none
-  static constexpr char kKey = ' ';
+  int key_sink = -1;           // takes every key, so that a program can read commands; -1: they are dropped
+};
+
+// Which keys are the e-stop: a space; while a command that began with '/' is typed, until Enter or Esc, a
+// second space after a space.
+class EstopKeys {
+ public:
+  bool is_estop(char key) noexcept;
+
+ private:
+  int length_ = 0;  // of the command so far
+  bool was_space_ = false;
 };
 
 // All of them end in estop_all(), from which on every loop of the process e-stops in its next tick. Any
@@ -36,12 +47,14 @@ class EstopListener {
   void open_socket();
   void open_line();
   void close_all() noexcept;
+  bool take_keys() noexcept;
   void run() noexcept;
 
   EstopSources sources_;
   int socket_ = -1, line_ = -1, wake_ = -1;  // file descriptors
   bool has_line_ = false;                    // ours to close
   std::atomic<bool> is_line_lost_{false};
+  EstopKeys keys_;
   std::thread thread_;
 };
 

@@ -863,6 +863,8 @@ class EstopListener:
         gpio_line: int = 0,
         is_active_low: bool = True,
         key_descriptor: int = -1,  # of a terminal that hands over single keys; a space is the e-stop
+        key_sink: int = -1,  # of a socket that is sent every key; while a command that began with / is typed,
+        # until Enter or Esc, only a second space after a space is the e-stop
     ) -> None: ...
     @property
     def is_pressed(self) -> bool: ...  # the line, now; or it was lost

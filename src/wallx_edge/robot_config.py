@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ class RobotConfig:
         threads = 1                         # that compute; by default one for each core
         cores = [1]                         # that they are pinned to, so that the control loop keeps its own
 
+        [recording]                         # of every run; all of it may be left out
+        enabled = true
+        folder = "recordings"               # ~/.local/state/wallx-edge/recordings by default
+        max_mib = 2048                      # that recordings of this file's name may take there [MiB]
+
         [session]                           # as session_config.SessionConfig; all of it may be left out
         mode = "rtc"                        # or latest, ensemble, sync
         reason = "subtask"                  # or full, off
@@ -87,6 +93,7 @@ class RobotConfig:
         session: how chunks are executed and when the Reasoner is asked; its ``execute_rows`` is policy's.
         computing: how the checkpoint is computed.
         max_first_step: from the measured pose to the first row of a chunk, of any joint, at most [rad].
+        recording: folder of the recordings and how much they may take there [bytes]; None: nothing is recorded.
         cameras: role -> its checked table.
         folder: of the checkpoint; None: the file has no policy.
     """
@@ -102,6 +109,7 @@ class RobotConfig:
     session: SessionConfig
     computing: Computing
     max_first_step: float
+    recording: tuple[Path, int] | None
     cameras: Mapping[str, Table]
     folder: Path | None
 
@@ -126,7 +134,7 @@ class RobotConfig:
         path = Path(path)
         top = Table(path, "", read_toml(path))
         driven = () if top.values.keys().isdisjoint(("policy", "camera")) else ("policy", "camera")
-        top.check_keys(("robot", "bus", *driven), ("control", "estop", "session"))
+        top.check_keys(("robot", "bus", *driven), ("control", "estop", "session", "recording"))
         base = path.parent
 
         robot = top.table("robot")
@@ -204,6 +212,7 @@ class RobotConfig:
             ),
             computing=_computing(policy),
             max_first_step=policy.positive("max_first_step", "rad", 0.5),
+            recording=_recording(top.table("recording"), base),
             cameras=cameras,
             folder=base / policy.text("checkpoint") if driven else None,
         )
@@ -225,6 +234,17 @@ class RobotConfig:
                     raise ConfigError(f"{self.path}: {error}") from error
                 cameras[role] = stack.enter_context(camera)
             yield cameras
+
+
+def _recording(table: Table, base: Path) -> tuple[Path, int] | None:
+    table.check_keys((), ("enabled", "folder", "max_mib"))
+    max_bytes = table.integer("max_mib", 32, 1 << 20, 2048) << 20
+    if "folder" in table.values:
+        folder = base / table.text("folder")
+    else:
+        state = os.environ.get("XDG_STATE_HOME", "")
+        folder = (Path(state) if Path(state).is_absolute() else Path.home() / ".local/state") / "wallx-edge/recordings"
+    return (folder, max_bytes) if table.flag("enabled", True) else None
 
 
 def _session(table: Table, execute_rows: int | None) -> SessionConfig:

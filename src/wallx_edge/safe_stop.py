@@ -19,8 +19,17 @@ from wallx_edge.buses import BusConfig
 from wallx_edge.embodiment import Embodiment, JointCalibration
 from wallx_edge.errors import DeviceError
 
-__all__ = ["Watcher", "estop_socket_path", "safe_stop_program", "stop_file_path", "write_stop_file"]
+__all__ = [
+    "Watcher",
+    "daemon_socket_path",
+    "estop_socket_path",
+    "find_socket",
+    "safe_stop_program",
+    "stop_file_path",
+    "write_stop_file",
+]
 
+SERVICE_FOLDER = Path("/run/wallx-edge")  # RuntimeDirectory= of the unit
 START_TIMEOUT = 5.0  # until the watcher says that it watches [s]
 LEAVE_TIMEOUT = 2.0  # until it has gone [s]
 
@@ -40,23 +49,49 @@ def safe_stop_program() -> Path:
     return Path(found)
 
 
+def _runtime_folders() -> list[Path]:
+    """Where a program of this user's keeps sockets and stop files: the first is taken, the others are looked at."""
+    folders = [SERVICE_FOLDER] if SERVICE_FOLDER.is_dir() else []
+    temporary = Path(tempfile.gettempdir()) / f"wallx-edge-{os.getuid()}"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if Path(runtime).is_absolute() and Path(runtime).is_dir():
+        return [Path(runtime) / "wallx-edge", *folders, temporary]
+    # a service has no XDG_RUNTIME_DIR, and a folder of its own
+    is_ours = bool(folders) and SERVICE_FOLDER.stat().st_uid == os.getuid()
+    return [*folders, temporary] if is_ours else [temporary, *folders]
+
+
+def _file_name(port: str) -> str:
+    return f"{Path(port).name[:24]}-{hashlib.sha256(port.encode()).hexdigest()[:8]}"
+
+
 def stop_file_path(port: str) -> Path:
     """Where the stop file of the robot on a port lies.
 
-    In ``$XDG_RUNTIME_DIR/wallx-edge``, or in a folder of this user's in the temporary folder, named after the port.
+    In ``$XDG_RUNTIME_DIR/wallx-edge``, without it in ``/run/wallx-edge`` where that is this user's, as in a service,
+    or else in a folder of this user's in the temporary folder; named after the port.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if Path(runtime).is_absolute() and Path(runtime).is_dir():
-        folder = Path(runtime) / "wallx-edge"
-    else:
-        folder = Path(tempfile.gettempdir()) / f"wallx-edge-{os.getuid()}"
-    mark = hashlib.sha256(port.encode()).hexdigest()[:8]
-    return folder / f"{Path(port).name[:24]}-{mark}.stop.json"
+    return _runtime_folders()[0] / f"{_file_name(port)}.stop.json"
 
 
 def estop_socket_path(port: str) -> Path:
     """Where the program that drives the robot on a port listens for an e-stop: beside its stop file."""
     return stop_file_path(port).with_suffix(".estop")
+
+
+def daemon_socket_path(port: str) -> Path:
+    """Where the daemon of the robot on a port takes requests: beside its stop file."""
+    return stop_file_path(port).with_suffix(".sock")
+
+
+def find_socket(path: Path) -> Path:
+    """Where a client looks: a socket of this name in any of the folders, such as a service's; else the path itself.
+
+    Args:
+        path: as a program of this user's would make it.
+    """
+    found = (folder / path.name for folder in _runtime_folders())
+    return next((candidate for candidate in found if os.access(candidate, os.F_OK)), path)
 
 
 def write_stop_file(embodiment: Embodiment, calibration: Sequence[JointCalibration], bus: BusConfig) -> Path:

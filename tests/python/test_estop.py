@@ -19,7 +19,7 @@ import pytest
 from live_arm import LiveArm, play_sweep, wait_for
 from wallx_edge import _core
 from wallx_edge.cli import main
-from wallx_edge.cli.run import estop_key
+from wallx_edge.cli.operator import estop_key
 from wallx_edge.errors import ConfigError, DeviceError, SafetyStop
 from wallx_edge.robot import Robot
 from wallx_edge.safe_stop import estop_socket_path

@@ -17,6 +17,7 @@ from wallx_edge.errors import ConfigError
 from wallx_edge.hil import HilPlan, run_plan
 from wallx_edge.hil.evidence import StageResult
 from wallx_edge.hil.plan import STAGE_NAMES
+from wallx_edge.recording import read_mcap
 from wallx_edge.robot import Robot
 
 QUICK = "[limits]\nsoak_seconds = 0.5\ntorque_free_seconds = 0.3\nmax_lost_share = 0.5\nconnections = 1\n"
@@ -66,7 +67,9 @@ def test_the_command_walks_through_every_stage_and_leaves_evidence(arm: LiveArm,
     assert all(suite.get("failures") == suite.get("errors") == suite.get("skipped") == "0" for suite in suites)
     assert sum(len(suite) for suite in suites) == sum(len(line["checks"]) for line in lines[:-1])
 
-    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    recording = read_mcap(folder / "records.mcap")
+    assert recording.is_whole
+    records = [message.json for message in recording.messages]
     assert {record["stage"] for record in records} == set(STAGE_NAMES)
     motion = [record["tick"] for record in records if record["stage"] == "motion"]
     assert motion == list(range(motion[0], motion[0] + len(motion))), "a record is missing"

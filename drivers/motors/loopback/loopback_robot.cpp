@@ -16,10 +16,10 @@ LoopbackRobot::LoopbackRobot(Embodiment embodiment) : embodiment_(std::move(embo
   for (std::size_t j = 0; j < count; ++j) position_[j] = embodiment_.joints[j].rest_position;
 }
 
-Result LoopbackRobot::read_state(TimePoint, JointState& state) noexcept {
+Result LoopbackRobot::read_state(TimePoint deadline, JointState& state) noexcept {
   if (!is_connected_) return while_connected();
   state.num_joints = embodiment_.joints.size();
-  const TimePoint now = Clock::now();
+  const TimePoint now = std::min(Clock::now(), deadline);  // a simulated clock may have passed long ago
   for (std::size_t j = 0; j < state.num_joints; ++j) {
     state.position[j] = position_[j];
     state.velocity[j] = velocity_[j];

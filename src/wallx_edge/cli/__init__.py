@@ -20,6 +20,10 @@ __all__ = ["duration", "main"]
 VERBS = {
     "demo": "run the whole chain against an emulated arm and leave a plot and a summary",
     "run": "let a checkpoint drive a robot",
+    "daemon": "own a robot and take tasks over a socket",
+    "tell": "send one request to the daemon of a robot",
+    "status": "show what the daemon of a robot does",
+    "replay": "drive the loop in simulation with a recording",
     "estop": "stop a robot that another program drives, at once",
     "sim": "start an emulated arm behind a serial port",
     "pull": "fetch a checkpoint from the hub",

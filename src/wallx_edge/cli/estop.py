@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wallx_edge import _core
 from wallx_edge.robot_config import RobotConfig
-from wallx_edge.safe_stop import estop_socket_path
+from wallx_edge.safe_stop import estop_socket_path, find_socket
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Sends it; 0 when the program that drives the robot has it in its queue."""
     config = RobotConfig.load(args.robot)
-    _core.send_estop(str(estop_socket_path(config.bus.port)))
+    _core.send_estop(str(find_socket(estop_socket_path(config.bus.port))))
     print("e-stop sent: the robot brakes, holds at low torque and stays so until it is reset")
     return 0

@@ -6,23 +6,21 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import termios
-import tty
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from wallx_edge import _core
 from wallx_edge.cli import duration
 from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.cli.live import LiveView
-from wallx_edge.policy import Policy
+from wallx_edge.cli.operator import Operator, operate
+from wallx_edge.daemon import Daemon, Notifier
 from wallx_edge.robot import Robot
 from wallx_edge.robot_config import RobotConfig
 from wallx_edge.session import Session
@@ -44,47 +42,40 @@ def run(args: argparse.Namespace) -> int:
     config = RobotConfig.load(args.robot)
     config = replace(config, computing=computing(args, config.computing))
     console = Console(highlight=False)
+    has_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if args.dry_run:
+        config = replace(config, recording=None)
     with ExitStack() as stack:
-        policy = Policy.load(config.checkpoint, config.policy, **asdict(config.computing))
-        cameras = stack.enter_context(config.open_cameras())
         signals = stack.enter_context(StopSignals())
-        robot = stack.enter_context(Robot.connect(config))
-        session = Session(policy, robot, cameras, args.task, config=config.session)
+        daemon = stack.enter_context(Daemon(config, "the console of `run`" if has_terminal else "", Notifier()))
         if args.dry_run:
+            session = daemon.infer(args.task)
             console.print(f"checkpoint {config.checkpoint}, robot on {config.bus.port}", soft_wrap=True)
-            for what, line in zip(("asked", "given"), config.computing.lines(policy.engine), strict=True):
+            for what, line in zip(("asked", "given"), config.computing.lines(daemon.policy.engine), strict=True):
                 console.print(f"{what:11s} {line}", soft_wrap=True)
             console.print(session.binding.table())
-            _show_chunk(console, session, robot)
+            _show_chunk(console, session, daemon.robot)
             return 128 + signals.received[0] if signals.received else 0
-        for shortfall in robot.loop.real_time["shortfalls"]:
+        for shortfall in daemon.robot.loop.real_time["shortfalls"]:
             console.print(f"[bold yellow]not real time:[/] {shortfall}", soft_wrap=True)
-        signals.stop(session)
-        if stack.enter_context(estop_key()):
-            console.print("the space bar is the e-stop; Ctrl-C holds")
-        with LiveView(robot, args.duration, console) as view:
-            session.run(args.duration, view)
+        signals.stop(daemon)
+        operator = Operator(daemon)
+        has_keys = stack.enter_context(operate(operator))
+        with LiveView(daemon.robot, args.duration, console, operator if has_keys else None) as view:
+            is_used_up = daemon.run(args.task, args.duration, view)
     if signals.received:
         console.print(f"stopped by {signals.received[0].name}: the robot holds its last command")
         return 128 + signals.received[0]
+    if not is_used_up:
+        console.print("stopped: the robot holds its last command")
     return 0
 
 
-@contextmanager
-def estop_key() -> Iterator[bool]:
-    """While it lasts, a space on the terminal is an e-stop; whether there is a terminal."""
-    file = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else -1
-    if file < 0:
-        yield False
-        return
-    before = termios.tcgetattr(file)
-    tty.setcbreak(file)
-    listener = _core.EstopListener(key_descriptor=file)
-    try:
-        yield True
-    finally:
-        del listener
-        termios.tcsetattr(file, termios.TCSADRAIN, before)
+class Stoppable(Protocol):
+    """A session or a daemon."""
+
+    def stop(self) -> None:
+        """Ends it with a hold; from a signal handler."""
 
 
 class StopSignals:
@@ -93,11 +84,11 @@ class StopSignals:
     def __init__(self) -> None:
         """Changes no handler yet."""
         self.received: list[signal.Signals] = []
-        self._session: Session | None = None
+        self._session: Stoppable | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    def stop(self, session: Session) -> None:
-        """Names the session to stop; one that was asked for already is stopped now."""
+    def stop(self, session: Stoppable) -> None:
+        """Names the session or daemon to stop; one that was asked for already is stopped now."""
         self._session = session
         if self.received:
             session.stop()
@@ -127,7 +118,7 @@ def _show_chunk(console: Console, session: Session, robot: Robot) -> None:
     table = Table(title="first chunk, not played", title_justify="left")
     for heading in ("joint", "limits [rad]", "measured [rad]", "first row", "last row", "smallest", "largest"):
         is_name = heading == "joint"
-        table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
+        table.add_column(Text(heading), justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
     for i, joint in enumerate(robot.embodiment.joints):
         values = rows[:, i]
         table.add_row(

@@ -1,4 +1,4 @@
-"""Evidence: the folder a run leaves: JUnit XML for machines, every loop record as JSON lines, a page for people."""
+"""Evidence: the folder a run leaves: JUnit XML for machines, every loop record as MCAP, a page for people."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge import _core
 from wallx_edge.hil.stages import Check
+from wallx_edge.recording.mcap import McapWriter
+from wallx_edge.recording.topics import LOOP, loop_messages, schema
 
 __all__ = ["Evidence", "StageResult"]
 
@@ -67,7 +68,11 @@ class Evidence:
         self.results: list[StageResult] = []
         self._stage = ""
         self._plots: dict[str, list[_core.LoopColumns]] = {}
-        self._records = (folder / "records.jsonl").open("w", encoding="utf-8")
+        self._file = (folder / "records.mcap").open("wb", buffering=0)
+        self._records = McapWriter(
+            self._file, "wallx-edge", {"run": {"robot": robot, "joints": json.dumps(self.joints)}}
+        )
+        self._records.add_channel(LOOP, *schema(LOOP))
 
     def __enter__(self) -> Evidence:
         return self
@@ -76,7 +81,10 @@ class Evidence:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Closes the recording and writes JUnit, report and page: also when the run was broken off."""
-        self._records.close()
+        try:
+            self._records.finish()
+        finally:
+            self._file.close()
         self._write_junit()
         report = {"robot": self.robot, "stages": [asdict(result) for result in self.results]}
         (self.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -95,25 +103,10 @@ class Evidence:
         return self.results[-1]
 
     def keep(self, columns: _core.LoopColumns) -> None:
-        """Writes records, one JSON object a line: a number is SI, an array has one entry per joint."""
-        for i in range(columns["tick"].size):
-            record = {
-                "stage": self._stage,
-                "tick": int(columns["tick"][i]),
-                "time": float(columns["time"][i]),
-                "lateness_us": float(columns["lateness_us"][i]),
-                "state": _core.LOOP_STATES[columns["state"][i]],
-                "reason": _core.LOOP_REASONS[columns["reason"][i]],
-                "read_code": int(columns["read_code"][i]),
-                "send_code": int(columns["send_code"][i]),
-                "command": _numbers(columns["command"][i]) if columns["has_command"][i] else None,
-                "measured": _numbers(columns["measured"][i]),
-                "sample_age": _numbers(columns["sample_age"][i]),
-                "torque_share": _numbers(columns["torque_share"][i]),
-                "reasons": columns["reasons"][i].tolist(),
-                "drive_error": columns["drive_error"][i].tolist(),
-            }
-            self._records.write(json.dumps(record, separators=(",", ":")) + "\n")
+        """Writes records as a chunk of messages; a number is SI, an array has one entry per joint."""
+        for at, data in loop_messages(columns, self._stage):
+            self._records.add(LOOP, at, data)
+        self._records.flush()
         self._plots.setdefault(self._stage, []).append(columns)
 
     @property
@@ -166,10 +159,6 @@ class Evidence:
             if result.name in self._plots:
                 parts.append(_plot(self._plots[result.name]))
         return "\n".join(parts) + "\n</body></html>\n"
-
-
-def _numbers(values: NDArray[Any]) -> list[float | None]:
-    return [round(float(v), 6) if np.isfinite(v) else None for v in values]
 
 
 _HEAD = """<!doctype html>

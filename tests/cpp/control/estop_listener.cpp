@@ -97,6 +97,39 @@ TEST(only_the_key_is_an_estop_and_a_lost_terminal_is_not) {
   CHECK(eventually_counts(before + 2));
 }
 
+TEST(while_a_command_is_typed_two_spaces_are_the_estop) {
+  const auto count = [](const char* typed) {
+    EstopKeys keys;
+    int stops = 0;
+    for (const char* key = typed; *key; ++key) stops += keys.is_estop(*key);
+    return stops;
+  };
+  CHECK_EQ(count("/subtask pick the cube\n"), 0);
+  CHECK_EQ(count("/subtask pick the cube\n "), 1);
+  CHECK_EQ(count("/subtask pick\x1b "), 1);
+  CHECK_EQ(count("/subtask  "), 1);
+  CHECK_EQ(count("/sub   "), 2);
+  CHECK_EQ(count("/s\x7f\x7f "), 1);             // erased: no command is typed
+  CHECK_EQ(count("\x7f\x7f/a b\r \r"), 1);       // erasing nothing is nothing
+  CHECK_EQ(count("a / "), 1);                    // a letter alone begins no command
+  CHECK_EQ(count("/\xe6\x8b\xbf\x7f\x7f "), 1);  // a letter of three bytes is one letter
+  CHECK_EQ(count("a\n/b c"), 0);
+}
+
+TEST(keys_are_passed_on_and_a_full_sink_loses_keys_only) {
+  Pair terminal, sink;
+  const EstopListener listener({.key_descriptor = terminal.ends[0], .key_sink = sink.ends[0]});
+  terminal.write("/ask why");
+  char text[9]{};
+  REQUIRE(::recv(sink.ends[1], text, 8, MSG_WAITALL) == 8);
+  CHECK_EQ(std::string(text), "/ask why");
+  for (int i = 0; i < 4096; ++i)
+    terminal.write("0123456789012345678901234567890123456789012345678901234567890123");
+  const std::uint32_t before = estop_count();
+  terminal.write("\n ");
+  CHECK(eventually_counts(before + 1));
+}
+
 TEST(sources_that_are_not_there_are_named) {
   CHECK_THROWS(EstopListener({.gpio_chip = "/dev/gpiochip_absent"}), DeviceError, "/dev/gpiochip_absent");
   CHECK_THROWS(EstopListener({.gpio_chip = "/dev/null"}), DeviceError, "line 0 of /dev/null");
