@@ -13,6 +13,7 @@
 #include "backend/cpu/fp32.hpp"
 #include "backend/cpu/packed_attention.hpp"
 #include "backend/cpu/packed_rows.hpp"
+#include "backend/cpu/vector.hpp"
 
 namespace wallx {
 namespace {
@@ -21,7 +22,7 @@ using namespace cpu;
 
 struct CpuStream : Stream {
   std::vector<float> values;   // between the two halves of an operation
-  std::vector<float> largest;  // of each row, per thread
+  std::vector<float> largest;  // per thread, of each lane of each row
 };
 
 float* sized(std::vector<float>& buffer, std::int64_t size) {
@@ -84,11 +85,9 @@ void CpuBackend::copy(Stream&, const void* from, void* to, std::size_t bytes) {
   if (bytes) std::memcpy(to, from, bytes);
 }
 
-// largest (count): of each row, or null
-void CpuBackend::to_rows(const float* x, const Rows& y, const float* largest) {
-  pool_.for_each(y.count, run_length(y.count, num_threads()), [&](std::int64_t r) {
-    to_row(x + r * y.width, largest ? largest[r] : -1.0f, offset(), r, y);
-  });
+void CpuBackend::to_rows(const float* x, const Rows& y) {
+  pool_.for_each(y.count, run_length(y.count, num_threads()),
+                 [&](std::int64_t r) { to_row(x + r * y.width, -1.0f, offset(), r, y); });
 }
 
 void CpuBackend::norm(Stream&, const float* x, const Norm& norm, const Rows& y) {
@@ -100,7 +99,7 @@ void CpuBackend::norm(Stream&, const float* x, const Norm& norm, const Rows& y) 
     });
     return;
   }
-  if (norm.kind == Norm::Kind::none) return to_rows(x, y, nullptr);
+  if (norm.kind == Norm::Kind::none) return to_rows(x, y);
   pool_.for_each(y.count, run_length(y.count, num_threads()), [&](std::int64_t r) {
     thread_local std::vector<float> buffer;
     float* normed = sized(buffer, y.width);
@@ -205,11 +204,11 @@ void CpuBackend::gated_product(Stream& stream, const Rows& x, const GatedLinear&
       gated_linear(static_cast<const float*>(x.data), x.count, dense(layer.gate, first, out),
                    dense(layer.up, first, out), values + first, layer.out);
     });
-    if (!is_direct) to_rows(values, y, nullptr);
+    if (!is_direct) to_rows(values, y);
     return;
   }
   float* values = sized(work.values, x.count * layer.out);
-  work.largest.assign(static_cast<std::size_t>(num_threads() * x.count), 0.0f);
+  work.largest.assign(static_cast<std::size_t>(num_threads() * x.count * kLanes), 0.0f);
   multiply(x, layer.gate, (layer.out + kPanel - 1) / kPanel,
            [&](const float* sums, std::int64_t row, int rows, std::int64_t pair, int thread) {
              Finish finish;
@@ -219,14 +218,15 @@ void CpuBackend::gated_product(Stream& stream, const Rows& x, const GatedLinear&
              finish.bias = layer.gate.bias ? layer.gate.bias + pair * 2 * kPanel : nullptr;
              finish_gated_tile(sums, rows, std::min(kPanel, layer.out - pair * kPanel), finish,
                                values + row * layer.out + pair * kPanel, layer.out,
-                               work.largest.data() + thread * x.count + row);
+                               work.largest.data() + (thread * x.count + row) * kLanes);
            });
-  for (int thread = 1; thread < num_threads(); ++thread)
-    for (std::int64_t r = 0; r < x.count; ++r) {
-      float& largest = work.largest[static_cast<std::size_t>(r)];
-      largest = larger_magnitude(largest, work.largest[static_cast<std::size_t>(thread * x.count + r)]);
-    }
-  to_rows(values, y, work.largest.data());
+  pool_.for_each(y.count, run_length(y.count, num_threads()), [&](std::int64_t r) {
+    float largest = 0;
+    for (int thread = 0; thread < num_threads(); ++thread)
+      largest = larger_magnitude(
+          largest, largest_magnitude(work.largest.data() + (thread * x.count + r) * kLanes, kLanes));
+    to_row(values + r * y.width, largest, offset(), r, y);
+  });
 }
 
 std::size_t CpuBackend::cache_bytes(Format format, std::int64_t num_kv_heads, std::int64_t head_dim,
@@ -298,7 +298,7 @@ void CpuBackend::cache_attention(Stream& stream, const float* qkv, const Attenti
       attend(kernels_, tile, dim, parts);
     });
   }
-  if (y.format != Format::f32) to_rows(values, y, nullptr);
+  if (y.format != Format::f32) to_rows(values, y);
 }
 
 void CpuBackend::window_attention(Stream& stream, float* qkv, const AttentionShape& shape,
@@ -352,7 +352,7 @@ void CpuBackend::window_attention(Stream& stream, float* qkv, const AttentionSha
       }
     });
   }
-  if (y.format != Format::f32) to_rows(values, y, nullptr);
+  if (y.format != Format::f32) to_rows(values, y);
 }
 
 void CpuBackend::euler(Stream&, const EulerStep& step) {

@@ -56,7 +56,7 @@ class CpuBackend : public Backend {
   std::uint8_t offset() const { return kernels_.has_offset ? 128 : 0; }
   template <class Finish>
   void multiply(const Rows& x, const Linear& layer, std::int64_t num_pairs, Finish finish);
-  void to_rows(const float* x, const Rows& y, const float* largest);
+  void to_rows(const float* x, const Rows& y);
 
   const cpu::Kernels& kernels_;
   cpu::ThreadPool pool_;

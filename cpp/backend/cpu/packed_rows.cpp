@@ -183,7 +183,12 @@ WALLX_CLONES void finish_gated_tile(const void* sums, int rows, std::int64_t wid
     gate *= up;
     store_up_to(gate, width, y + r * y_stride);
     magnitude(gate, size);
-    largest[r] = larger_magnitude(largest[r], largest_lane(size));
+    // compared as integers, which keeps NaN: it is the largest
+    IntLanes bits, most;
+    std::memcpy(&bits, &size, sizeof bits);
+    std::memcpy(&most, largest + r * kLanes, sizeof most);
+    most = bits > most ? bits : most;
+    std::memcpy(largest + r * kLanes, &most, sizeof most);
   }
 }
 

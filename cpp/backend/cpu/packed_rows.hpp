@@ -35,8 +35,8 @@ struct Finish {
 // the first `width` of 2 kPanel columns                                          (rows x y_stride)
 void finish_tile(const void* sums, int rows, std::int64_t width, const Finish& finish, float* y,
                  std::int64_t y_stride);
-// y = silu(first panel) * second panel, `width` of kPanel columns; largest[r]: at least each magnitude of row
-// r
+// y = silu(first panel) * second panel, `width` of kPanel columns; raises largest (rows x kPanel) to the
+// magnitudes of each column
 void finish_gated_tile(const void* sums, int rows, std::int64_t width, const Finish& finish, float* y,
                        std::int64_t y_stride, float* largest);
 // a pair of int8 panels as bf16 ones, exactly                      (groups of int8, of both panels one after
