@@ -114,6 +114,9 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   const int error = errno;
   ::close(fd);
   if (mapping == MAP_FAILED) throw CheckpointError(path + ": cannot map: " + std::strerror(error));
+  // Read ahead in large pages where the file system has them: faster to read, and fewer translations to look
+  // up. Elsewhere this is refused, which is no matter.
+  ::madvise(mapping, size_, MADV_HUGEPAGE);
   mapping_ = static_cast<const std::byte*>(mapping);
   try {
     read_header();

@@ -169,6 +169,8 @@ class _Plan:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
+    # whoever maps it next reads it in large pages; what was written lies in small ones
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextlib.contextmanager
