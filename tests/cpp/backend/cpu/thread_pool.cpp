@@ -6,9 +6,11 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <stdexcept>
 #include <thread>
+#include <vector>
 
 #include "base/errors.hpp"
 #include "check.hpp"
@@ -187,6 +189,35 @@ TEST(impossible_pools_are_refused) {
   for (const int threads : {0, -3, 1025})
     CHECK_THROWS(ThreadPool(threads, {}), ConfigError, ("threads is " + std::to_string(threads)).c_str());
   CHECK_THROWS(ThreadPool(3, {0, -1}), ConfigError, "cores: -1 is not a core");
+}
+
+TEST(shares_give_every_index_once_and_a_thread_its_own_in_order) {
+  for (const int threads : {1, 2, 3, 7})
+    for (const std::int64_t count : {0, 1, 2, 5, 64, 1000}) {
+      // one after the other: whoever comes last finds nothing, whoever comes first does it all
+      cpu::Shares alone(count, threads);
+      std::vector<std::int64_t> found;
+      std::int64_t index = 0;
+      while (alone.next(threads - 1, index)) found.push_back(index);
+      CHECK_EQ(std::ssize(found), count);
+      const std::int64_t own = count - count * (threads - 1) / threads;
+      for (std::int64_t i = 0; i < own; ++i)
+        CHECK_EQ(found[static_cast<std::size_t>(i)], count * (threads - 1) / threads + i);
+      std::ranges::sort(found);
+      for (std::int64_t i = 0; i < count; ++i) CHECK_EQ(found[static_cast<std::size_t>(i)], i);
+      CHECK(!alone.next(0, index));
+
+      cpu::Shares together(count, threads);
+      std::vector<std::atomic<int>> times(static_cast<std::size_t>(count));
+      std::vector<std::thread> workers;
+      for (int t = 0; t < threads; ++t)
+        workers.emplace_back([&, t] {
+          std::int64_t at = 0;
+          while (together.next(t, at)) ++times[static_cast<std::size_t>(at)];
+        });
+      for (std::thread& worker : workers) worker.join();
+      for (const std::atomic<int>& once : times) CHECK_EQ(once.load(), 1);
+    }
 }
 
 }  // namespace wallx::test
