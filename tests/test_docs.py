@@ -302,4 +302,4 @@ def test_the_commands_work_in_their_order(tmp_path: Path) -> None:
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
     run(commands("README.md"))
-    assert run_verbs == ["synth", "inspect", "sim", "run", "run"]
+    assert run_verbs == ["synth", "inspect", "quantize", "sim", "run", "run"]

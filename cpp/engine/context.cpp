@@ -428,7 +428,7 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
       first->append("inputs_embeds", backend, stream, language_.hidden.as(), horizon, width);
     }
     const float* condition = head.condition(step, action_);
-    language.forward({horizon, Expert::action, is_causal, false, condition}, language_, state_.cache, first);
+    language.forward({horizon, Expert::action, is_causal, condition}, language_, state_.cache, first);
     if (trace && i == 1) trace->append("step1.norm", backend, stream, language_.normed.as(), horizon, width);
     head.velocity(language_.normed.as(), horizon, action_, euler.velocity);
     if (steps) record_velocity(steps->v_raw);

@@ -46,8 +46,8 @@ struct Pass {
   std::int64_t rows = 0;
   Expert expert = Expert::text;
   bool is_causal = true;
-  bool is_last_only = false;         // of the states only the last token's is needed, as the first row
   const float* condition = nullptr;  // on the device (condition_width), for adaptive norms
+  bool is_last_only = false;         // of the states only the last token's is needed, as the first row
 };
 
 class Language {

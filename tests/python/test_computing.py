@@ -118,7 +118,7 @@ def test_infer_and_ask_say_what_was_asked_and_given(picture: Path, capsys: pytes
 
 def test_bench_says_in_what_it_measured(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "engine", "--checkpoint", str(tiny_checkpoint), "--precision", "int8", "--threads", "1"]) == 0
-    assert "engine, int8, cpu " in capsys.readouterr().out
+    assert "engine, int8 on cpu " in capsys.readouterr().out
 
 
 def robot(folder: Path, more: str) -> RobotConfig:

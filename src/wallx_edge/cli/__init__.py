@@ -35,7 +35,7 @@ VERBS = {
     "synth": "write a random checkpoint for a robot's joints",
     "infer": "compute one action chunk from pictures",
     "ask": "ask a question about pictures",
-    "bench": "measure engine, loading, control loop and buses",
+    "bench": "measure engine, loading, control loop, buses and sessions",
 }
 
 
