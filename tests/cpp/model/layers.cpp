@@ -208,7 +208,7 @@ TEST(mapped_layers_have_the_bits_of_packed_ones) {
         if (!is_aligned) shifted.insert(shifted.begin(), RawTensor{"pad", "F32", {1}, std::string(4, 0)});
         const Opened mapped(shifted, format, backend, 64);
         CHECK(products(mapped.taken, *backend) == expected);
-        CHECK_EQ(mapped.layers.packed_bytes(), 0u);
+        CHECK_EQ(mapped.layers.packed_bytes() == 0, is_aligned);  // what is not aligned is copied
         const bool is_in_place =
             mapped.taken.linears[0].weight == static_cast<const void*>(mapped.weights.entry("o.panels").data);
         CHECK_EQ(is_in_place, is_aligned && backend->shares_host_memory());
