@@ -45,7 +45,7 @@ def robot_config(
     name, _, is_replay = request.param.partition("-")
     if is_replay:
         if name == "koch":
-            pytest.skip("what a Dynamixel driver asks next depends on what came in time, and a replay runs in real time")
+            pytest.skip("its driver asks by what came in time, and a replay runs in real time")
         if name not in logs:
             logs[name] = replayed(name, tmp_path_factory.mktemp(request.param))
         yield logs[name]
