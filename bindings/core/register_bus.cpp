@@ -167,9 +167,9 @@ void register_bus(py::module_& m) {
                                                         "An emulated line on a simulated clock.")
       .def(py::init([](py::function exchange, std::int64_t now_ns) {
              return std::make_shared<SteppedLine>(
-                 [exchange = std::move(exchange)](std::span<const std::uint8_t> bytes, TimePoint now) {
+                 [exchange = std::move(exchange)](std::span<const std::uint8_t> output, TimePoint now) {
                    const py::gil_scoped_acquire acquire;
-                   const py::bytes sent(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+                   const py::bytes sent(reinterpret_cast<const char*>(output.data()), output.size());
                    const auto said = exchange(sent, now.time_since_epoch().count()).cast<py::tuple>();
                    const std::string answer = said[0].cast<std::string>();
                    return std::pair(std::vector<std::uint8_t>(answer.begin(), answer.end()),
