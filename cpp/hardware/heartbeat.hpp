@@ -7,10 +7,10 @@
 
 namespace wallx {
 
-// One owner, one watcher, in two processes. The owner touches the bus only between enter() and leave(); the
-// watcher only after seize(), from which on enter() fails: the two never write in one tick. A tick that was
-// interrupted inside (a stopped process) may finish one exchange after it was seized, which is why a watcher
-// repeats what it writes until the owner is gone.
+// One owner, one watcher, in two processes. The owner touches the bus only between enter() and leave(), and
+// asks again before it sends; the watcher only after seize(), from which on enter() fails. A process that was
+// stopped between that question and the write still finishes the one write, which is why a watcher repeats
+// what it writes until the owner is gone.
 class Heartbeat {
  public:
   Heartbeat();                         // makes the memory; throws DeviceError

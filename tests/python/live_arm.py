@@ -69,12 +69,6 @@ class Story:
         """Instructions that write anything."""
         return sum("data" in r for r in self.records if r["kind"] == "instruction")
 
-    @property
-    def is_at_rest(self) -> bool:
-        """Whether the emulated joints no longer move."""
-        last = self.trace.position[-20:]
-        return len(last) == 20 and bool(np.ptp(last, axis=0).max() <= 2)
-
     def check_held(self) -> None:
         """The arm was moved, then rested under torque; nothing let go and no command jumped."""
         torque = self.trace.torque

@@ -46,12 +46,6 @@ def is_moving(running: DaemonProcess) -> bool:
     return running.chunks() >= 2
 
 
-def check_held(arm: LiveArm) -> None:
-    """The arm comes to rest, and was held all the way."""
-    wait_for(lambda: arm.story().is_at_rest, "the arm's rest")
-    arm.story().check_held()
-
-
 def goals(arm: LiveArm) -> int:
     return sum("goals" in record for record in read_log(arm.log))
 
@@ -77,7 +71,7 @@ def test_nothing_moves_before_a_task_and_every_verb_does_what_it_says(arm: LiveA
         running.tell("stop")
         assert running.process.wait(DEADLINE) == 0, running.log.read_text()
     assert not running.path.exists()
-    check_held(arm)
+    arm.story().check_held()
     (path,) = recordings(tmp_path)
     found = read_mcap(path)
     assert found.is_whole
@@ -170,7 +164,7 @@ def test_an_estop_is_latched_and_outlived_by_the_daemon(arm: LiveArm) -> None:
         wait_for(lambda: running.status()["session"]["task"] == "go on" and is_moving(running), "motion")
         running.tell("stop")
         assert running.process.wait(DEADLINE) == 0
-    check_held(arm)
+    arm.story().check_held()
 
 
 def is_reset(running: DaemonProcess) -> bool:
@@ -240,7 +234,7 @@ def test_clients_that_flood_or_die_do_not_disturb_the_loop(arm: LiveArm) -> None
         running.tell("task", "ours")
         running.tell("stop")
         assert running.process.wait(DEADLINE) == 0
-    check_held(arm)
+    arm.story().check_held()
 
 
 def test_a_killed_daemon_leaves_the_arm_holding_its_recording_readable_and_the_port_free(
@@ -264,7 +258,7 @@ def test_a_killed_daemon_leaves_the_arm_holding_its_recording_readable_and_the_p
     with daemon(arm, os.environ) as running:
         running.tell("stop")
         assert running.process.wait(DEADLINE) == 0
-    check_held(arm)
+    arm.story().check_held()
 
 
 def test_a_killed_arm_ends_the_daemon_with_an_error(arm: LiveArm) -> None:
@@ -295,7 +289,7 @@ def test_a_policy_that_dies_leaves_a_holding_arm(arm: LiveArm) -> None:
         running.tell("task", "follow the block")
         assert running.process.wait(DEADLINE) == 1
         assert "the policy has died" in running.log.read_text()
-    check_held(arm)
+    arm.story().check_held()
 
 
 # a thread that holds the interpreter's lock and never gives it back
@@ -327,7 +321,7 @@ def test_the_estop_works_while_python_hangs(arm: LiveArm, tmp_path: Path) -> Non
         assert main(["estop", str(arm.config.path)]) == 0
         # the loop, which needs no Python, lowers the torque limits once the arm rests
         wait_for(lambda: has_low_torque(arm), "the e-stop's torque limit")
-    check_held(arm)
+    arm.story().check_held()
 
 
 def has_low_torque(arm: LiveArm) -> bool:
@@ -346,8 +340,8 @@ def test_an_estop_sent_to_a_stopped_process_is_taken_when_it_goes_on(arm: LiveAr
         assert main(["estop", str(arm.config.path)]) == 0  # waits in the socket
         running.send(signal.SIGCONT)
         wait_for(lambda: running.status()["state"] == "fault", "the fault")
-        assert goals(arm) == count, "a command after the watcher had taken the bus"
-    check_held(arm)
+    arm.story().check_held()
+    assert goals(arm) == count, "a command after the watcher had taken the bus"
 
 
 def test_a_recording_on_a_disk_that_fills_up_ends_and_the_run_goes_on(arm: LiveArm) -> None:
@@ -363,7 +357,7 @@ def test_a_recording_on_a_disk_that_fills_up_ends_and_the_run_goes_on(arm: LiveA
         running.tell("stop")
         assert running.process.wait(DEADLINE) == 0
         assert "recording has stopped, the run goes on" in running.log.read_text()
-    check_held(arm)
+    arm.story().check_held()
 
 
 class Service:
@@ -559,7 +553,7 @@ def test_the_console_takes_commands_and_the_space_bar_stays_the_estop(arm: LiveA
         watcher.join(0.5)
         os.close(keyboard)
         watcher.join()
-    check_held(arm)
+    arm.story().check_held()
 
 
 class Noted:
@@ -598,7 +592,7 @@ def test_leaving_a_daemon_joins_its_threads_and_a_second_one_is_refused(arm: Liv
         first.serve()
         stopper.join()
         assert first.status["state"] == "stopping"
-    check_held(arm)
+    arm.story().check_held()
 
 
 def test_an_error_of_a_session_is_shown_until_the_next_task(arm: LiveArm) -> None:

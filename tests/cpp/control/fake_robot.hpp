@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <string>
@@ -45,6 +46,7 @@ class FakeRobot final : public Robot {
   std::array<DriveHealth, kMaxJoints> health{};
   ErrorCode send_error = ErrorCode::ok;
   bool refuses_enable = false;
+  std::function<void()> on_read;  // called while a read waits
   int num_lost_enables = 0;  // enables whose answer is lost
   int num_lost_limits = 0;   // torque limits whose read-back is lost
   double lag = 0.5;          // share of the way to the goal that a joint covers per read
@@ -64,6 +66,7 @@ class FakeRobot final : public Robot {
   Result read_state(TimePoint, JointState& state) noexcept override {
     if (is_closed) return {ErrorCode::bus_closed, -1, 5};
     if (is_live) now = Clock::now();
+    if (on_read) on_read();
     state.num_joints = embodiment_.joints.size();
     Result result;
     for (std::size_t j = 0; j < state.num_joints; ++j) {
