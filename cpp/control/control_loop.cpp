@@ -316,7 +316,8 @@ void ControlLoop::enable(TimePoint now) noexcept {
 }
 
 void ControlLoop::send(SafeCommand&& command, TimePoint now) noexcept {
-  // most of a tick waits for answers: a process that was stopped there goes on here, with the bus no longer its own
+  // most of a tick waits for answers: a process that was stopped there goes on here, with the bus no longer
+  // its own
   if (!heartbeat_.enter()) {
     record_.send = {.code = ErrorCode::wrong_state};
     return;

@@ -47,9 +47,9 @@ class FakeRobot final : public Robot {
   ErrorCode send_error = ErrorCode::ok;
   bool refuses_enable = false;
   std::function<void()> on_read;  // called while a read waits
-  int num_lost_enables = 0;  // enables whose answer is lost
-  int num_lost_limits = 0;   // torque limits whose read-back is lost
-  double lag = 0.5;          // share of the way to the goal that a joint covers per read
+  int num_lost_enables = 0;       // enables whose answer is lost
+  int num_lost_limits = 0;        // torque limits whose read-back is lost
+  double lag = 0.5;               // share of the way to the goal that a joint covers per read
   // what happened
   JointArray pose{}, goal{};
   bool is_torque_on = false;
