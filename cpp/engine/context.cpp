@@ -430,6 +430,8 @@ void Context::denoise(std::span<float> actions, std::span<const float> mask, std
     const float* condition = head.condition(step, action_);
     language.forward({horizon, Expert::action, is_causal, condition}, language_, state_.cache, first);
     if (trace && i == 1) trace->append("step1.norm", backend, stream, language_.normed.as(), horizon, width);
+    if (trace && i > 0 && i + 2 == times.size())
+      trace->append("last.norm", backend, stream, language_.normed.as(), horizon, width);
     head.velocity(language_.normed.as(), horizon, action_, euler.velocity);
     if (steps) record_velocity(steps->v_raw);
     euler.time = times[i];

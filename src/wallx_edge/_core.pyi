@@ -273,8 +273,8 @@ class Context:
             num_frozen: rows at the start that come out as they are in ``previous``, exactly.
             max_guidance: bound of the guidance's gain.
             trace: also return what was computed: ``t``, ``times``, ``x``, ``v``, ``v_raw``, with adaptive norms
-                ``condition``, the first step's layers, the second's final norm as ``step1.norm``. Rows of action
-                tokens are ``config.expert_widths[1]`` wide.
+                ``condition``, the first step's layers, the second's and the last's final norm as ``step1.norm`` and
+                ``last.norm``. Rows of action tokens are ``config.expert_widths[1]`` wide.
         """
     @overload
     def denoise(

@@ -20,7 +20,7 @@ from golden import read_safetensors
 from wallx_edge import _core
 from wallx_edge.action_map import ActionMap
 from wallx_edge.errors import ConfigError, WallxError
-from wallx_edge.policy import Policy
+from wallx_edge.policy import Follow, Policy
 from wallx_edge.prompts import Tokenizer, flow_prompt
 from wallx_edge.synth import HORIZON, SIZES, SPREAD, VARIANTS, Size, synth, write_safetensors
 from wallx_edge.synth.weights import action_head, network
@@ -166,6 +166,13 @@ def test_every_published_variant_drives_the_arm(variant: Any, tmp_path: Path) ->
     by_noise = np.ptp(np.stack([policy.act(look()).rows.mean(axis=0) for _ in TIMES]), axis=0)
     assert (by_picture > 0.005).all()
     assert (by_picture > 5 * by_noise).all()
+    # its flow is straight: a chunk that is drawn toward other rows lies between those and its own
+    free, joints = policy.act(look()).rows, len(REST_POSE)
+    other = policy.act(look(4.5)).rows
+    drawn = policy.act(look(), follow=Follow(other, 4, 10.0)).rows
+    outside = np.maximum(np.minimum(free, other) - drawn, drawn - np.maximum(free, other))[:, :joints]
+    assert outside.max() < 0.02
+    assert np.abs(drawn - other)[:6, :joints].max() < 0.5 * np.abs(free - other)[:6, :joints].max()
     # and the state reaches the chunk
     moved = replace(look(), state=look().state + 0.1)
     noise = np.zeros((CONFIG.horizon or 0, policy._action.width), np.float32)

@@ -42,7 +42,7 @@ def synth(
     norm_stats.json, and what that one keeps in config.yml there. They are made in a folder ``.part`` inside of ``out``
     and moved when all are there; after an error nothing of them stays.
 
-    The action head is random but for this: the flow contracts towards a target that depends on pictures, text and
+    The action head is random but for this: the flow runs straight to a target that depends on pictures, text and
     state, so that the noise does not reach the chunk and neighbouring rows are close. For ``tiny``, ``small`` and
     ``medium`` the network is run, and the target is spread over what the generated scene shows. The larger sizes are as
     large as the published checkpoints, layer for layer (``wall-oss-mini``) or altogether (``wall-oss``), and written as

@@ -81,27 +81,28 @@ def network(size: Size, joints: int, dof: int, variant: Variant) -> Iterator[tup
     for layer in range(size.layers) if variant != "v1" else ():
         prefix = f"model.layers.{layer}."
         for expert, (inner, each) in enumerate(((size.ffn, width), (size.action_ffn, size.action_width(variant)))):
-            # action tokens carry their actions in the first columns; their attention and expert leave those alone
-            free = np.arange(each) >= (joints if expert else 0)
+            # action tokens carry their actions in the first columns: their attention and expert neither read nor write
+            free = (np.arange(each) >= (joints if expert else 0)).astype(np.float32)
             into = free * into_language
-            yield f"{prefix}input_layernorms.{expert}.weight", ones(each)
+            yield f"{prefix}input_layernorms.{expert}.weight", free
             yield f"{prefix}self_attn.qkv_proj_experts.{expert}.weight", normal(qkv.size, each, gain=qkv)
             yield f"{prefix}self_attn.qkv_proj_experts.{expert}.bias", zeros(qkv.size)
             yield f"{prefix}self_attn.o_proj_experts.{expert}.weight", normal(each, size.heads * dim, gain=into)
-            yield f"{prefix}post_attention_layernorms.{expert}.weight", ones(each)
+            yield f"{prefix}post_attention_layernorms.{expert}.weight", free
             yield f"{prefix}moe.experts.{expert}.gate_up_proj.weight", normal(2 * inner, each)
             yield f"{prefix}moe.experts.{expert}.down_proj.weight", normal(each, inner, gain=into)
     for layer in range(size.layers) if variant == "v1" else ():
         prefix = f"model.layers.{layer}."
-        yield prefix + "input_layernorm.weight", ones(width)
-        yield prefix + "post_attention_layernorm.weight", ones(width)
+        # action tokens carry their actions in the first columns: attention and experts neither read nor write those
+        free = (np.arange(width) >= joints).astype(np.float32)
+        yield prefix + "input_layernorm.weight", free
+        yield prefix + "post_attention_layernorm.weight", free
         yield prefix + "self_attn.q_proj.weight", normal(query.size, width, gain=query)
         yield prefix + "self_attn.k_proj.weight", normal(key.size, width, gain=key)
         yield prefix + "self_attn.v_proj.weight", normal(value.size, width, gain=value)
         for name, rows in (("q", query.size), ("k", key.size), ("v", value.size)):
             yield f"{prefix}self_attn.{name}_proj.bias", zeros(rows)
-        # action tokens carry their actions in the first columns; attention and experts leave those alone
-        into = (np.arange(width) >= joints) * into_language
+        into = free * into_language
         yield prefix + "self_attn.o_proj.weight", normal(width, size.heads * dim, gain=into)
         for expert, inner in enumerate((size.ffn, size.action_ffn)):
             name = f"{prefix}moe.experts.{expert}."
@@ -117,10 +118,14 @@ def network(size: Size, joints: int, dof: int, variant: Variant) -> Iterator[tup
         yield "action_preprocessor.propri_proj.weight", normal(size.state_width(variant), 2 * dof)
 
 
-# velocity = RATE (target - x): ten Euler steps leave 0.4^10 of the noise, and four converge
-RATE = 6.0
 TARGET = 0.5  # spread of the target over the scene's pictures, in the normalised range
-LEVEL = 2.0  # magnitude of an action token's constant columns
+STEPS = 10
+LAST = 1 - 1 / STEPS  # flow time of the last step
+# An action token's constant columns fall with the flow's time, nearly as LEVEL (1 - t): what the final norm divides
+# by. So the velocity is that of a straight flow, (target - x) / (1 - t), which guidance may extrapolate.
+LEVEL = 40.0
+FALL = 1.105
+BRIGHT = 8.0
 
 
 def action_head(
@@ -128,9 +133,9 @@ def action_head(
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The action head, its last layer still zero: each action is handed through, beside columns that are constant.
 
-    silu(a) - silu(-a) = a, so a pair of rows of ``w2`` and ``w3`` passes x. A large constant (the time embedding's
-    slowest cosine is 1) fills the other columns, so that the final norm divides by nearly the same number whatever
-    x is.
+    silu(a) - silu(-a) = a, so a pair of rows of ``w2`` and ``w3`` passes x. The other columns are large and depend on
+    the flow's time alone (the time embedding's slowest cosine is 1, its fastest sine sin t), so that the final norm
+    divides by the same number whatever x is.
     """
     w1 = np.zeros((width, 2 * dof), np.float32)
     w1[:joints, :joints] = np.eye(joints)
@@ -139,10 +144,9 @@ def action_head(
     for d in range(joints):
         w2[2 * d, d], w2[2 * d + 1, d] = 1.0, -1.0
         w3[d, 2 * d], w3[d, 2 * d + 1] = 1.0, -1.0
-    bright = 8.0
-    w2[2 * joints, 2 * width - 1] = bright
+    w2[2 * joints, 2 * width - 1], w2[2 * joints, width] = BRIGHT, -BRIGHT * FALL
     w3[joints:, 2 * joints] = random.choice(np.array([-LEVEL, LEVEL], np.float32), width - joints)
-    w3[joints:, 2 * joints] /= np.float32(bright / (1 + np.exp(-bright)))
+    w3[joints:, 2 * joints] /= np.float32(BRIGHT / (1 + np.exp(-BRIGHT)))
     yield "action_preprocessor.w1.weight", w1
     yield "action_preprocessor.w2.weight", w2
     yield "action_preprocessor.w3.weight", w3
@@ -150,7 +154,7 @@ def action_head(
 
 
 def fitted_reading(folder: Path, width: int, joints: int, dof: int, random: np.random.Generator) -> NDArray[np.float32]:
-    """The head that reads velocities: minus RATE times the action, plus what best tells the scene's pictures apart.
+    """The head that reads velocities towards a target: what best tells the scene's pictures apart.
 
     Runs the network on pictures of the scene, takes the main directions in which its answers differ, and gives each
     joint a random mixture of them, scaled to TARGET.
@@ -162,7 +166,6 @@ def fitted_reading(folder: Path, width: int, joints: int, dof: int, random: np.r
     horizon, number = 16, 24
     answers = np.empty((number, horizon, width), np.float32)
     mask = (np.arange(dof) < joints).astype(np.float32)
-    magnitudes = []
     for i in range(number):
         pictures = processor.prepare([pattern(1.3 * i, 160, 120, seed) for seed in range(2)], [128, 128])
         state = random.uniform(-0.5, 0.5, joints).astype(np.float32)
@@ -177,9 +180,9 @@ def fitted_reading(folder: Path, width: int, joints: int, dof: int, random: np.r
         else:
             context.prefill(ids, pictures.pixel_values, pictures.grids)
         still = np.zeros((horizon, dof), np.float32)
-        _, trace = context.denoise(still, np.tile(mask, (horizon, 1)), 1, padding_action=np.zeros(dof), trace=True)
-        answers[i] = trace["norm"]
-        magnitudes.append(np.sqrt((trace[f"layers.{engine.config.num_layers - 1}"] ** 2).mean()))
+        # the head is still zero: the last step sees the actions of the first, and the most of the pictures
+        _, trace = context.denoise(still, np.tile(mask, (horizon, 1)), STEPS, padding_action=np.zeros(dof), trace=True)
+        answers[i] = trace["last.norm"]
     features = answers[:, :, joints:].mean(axis=1)
     middle = features.mean(axis=0)
     _, spread, directions = np.linalg.svd(features - middle, full_matrices=False)
@@ -187,8 +190,10 @@ def fitted_reading(folder: Path, width: int, joints: int, dof: int, random: np.r
     mixture = random.standard_normal((joints, kept))
     mixture /= np.linalg.norm(mixture, axis=1, keepdims=True)
     reading = mixture @ (directions[:kept] / spread[:kept, np.newaxis] * np.sqrt(number))
-    reading -= np.outer(reading @ middle, middle) / (middle @ middle)
-    return _back(reading, float(np.mean(magnitudes)), joints, dof)
+    # neither the mean answer nor the constant columns, which are larger before: the target is the same at any time
+    for_all, _ = np.linalg.qr(np.stack([middle, np.sign(middle)], axis=1))
+    reading -= reading @ for_all @ for_all.T
+    return _back(reading, joints, dof)
 
 
 def blind_reading(
@@ -206,18 +211,18 @@ def blind_reading(
     """
     # all layers together add one share from attention and one from silu(a) b, whose mean square is 0.36
     added = (1 + 0.36) / 2
-    magnitude = float(np.sqrt(LEVEL**2 + added))
+    magnitude = float(np.sqrt((LEVEL * (1 - LAST)) ** 2 + added))
     constant = head["action_preprocessor.w3.weight"][joints:, 2 * joints].astype(np.float64)
     reading = random.standard_normal((joints, constant.size))
     reading -= np.outer(reading @ constant, constant) / (constant @ constant)
     reading *= magnitude / np.sqrt(added) / np.linalg.norm(reading, axis=1, keepdims=True)
-    return _back(reading, magnitude, joints, dof)
+    return _back(reading, joints, dof)
 
 
-def _back(reading: NDArray[Any], magnitude: float, joints: int, dof: int) -> NDArray[np.float32]:
-    """The last layer: velocity = RATE (target - action), from a final norm that divided by ``magnitude``."""
+def _back(reading: NDArray[Any], joints: int, dof: int) -> NDArray[np.float32]:
+    """The last layer: velocity = (target - action) / (1 - t); the final norm divides by nearly LEVEL (1 - t)."""
     width = joints + reading.shape[1]
     back = np.zeros((dof, width), np.float32)
-    back[:joints, :joints] = -RATE * magnitude * np.eye(joints)
-    back[:joints, joints:] = RATE * TARGET * reading
+    back[:joints, :joints] = -LEVEL * np.eye(joints)
+    back[:joints, joints:] = TARGET / (1 - LAST) * reading
     return back
