@@ -12,4 +12,5 @@ PYBIND11_MODULE(_emulator, m) {
   wallx::emulator::register_servo_setup(m);
   wallx::emulator::register_arm_emulator(m);
   wallx::emulator::register_can_arm(m);
+  wallx::emulator::register_picture(m);
 }

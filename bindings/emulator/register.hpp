@@ -11,5 +11,6 @@ void register_faults(pybind11::module_& m);
 void register_servo_setup(pybind11::module_& m);
 void register_arm_emulator(pybind11::module_& m);
 void register_can_arm(pybind11::module_& m);
+void register_picture(pybind11::module_& m);
 
 }  // namespace wallx::emulator

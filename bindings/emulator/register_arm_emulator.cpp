@@ -1,10 +1,13 @@
 // ArmEmulator for Python: one bus, either stepped by the caller or running behind a pseudo-terminal.
 // SPDX-License-Identifier: Apache-2.0
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <tuple>
 
 #include "base/errors.hpp"
 #include "bindings/emulator/register.hpp"
@@ -24,10 +27,13 @@ void check_found(bool is_found, int id) {
 }
 class ArmEmulator {
  public:
-  ArmEmulator(std::vector<ServoSetup> servos, std::uint64_t seed, int baud_rate, std::string family)
+  ArmEmulator(std::vector<ServoSetup> servos, std::uint64_t seed, int baud_rate, std::string family,
+              std::shared_ptr<WorldPlant> world)
       : servos_(std::move(servos)),
-        options_{.baud_rate = baud_rate, .seed = seed},
+        options_{.baud_rate = baud_rate, .seed = seed, .world = std::move(world)},
         family_(std::move(family)) {
+    if (options_.world && family_ != "feetech_sts")
+      throw ConfigError("a world moves the joints of feetech_sts servos only, not of " + family_);
     bus_ = make_line(family_, servos_, options_);
   }
 
@@ -107,15 +113,41 @@ auto by_id(ArmEmulator& arm, Value&& value) {
   });
 }
 
+// The addresses are those of the engine's state; whoever makes this keeps the engine alive.
+std::shared_ptr<WorldPlant> make_world(
+    std::uintptr_t step, std::uintptr_t model, std::uintptr_t data, double timestep, std::uintptr_t positions,
+    std::uintptr_t velocities, std::uintptr_t forces, std::size_t state_size,
+    const std::vector<std::tuple<std::size_t, std::size_t, double>>& joints) {
+  const double steps = timestep / to_seconds(kPlantStep);
+  if (!(steps >= 1) || std::abs(steps - std::round(steps)) > 1e-9)
+    throw ConfigError("the world's timestep is " + std::to_string(timestep) +
+                      " s, expected a whole number of 0.0005 s");
+  auto world = std::make_shared<WorldPlant>();
+  world->step = reinterpret_cast<void (*)(const void*, void*)>(step);
+  world->model = reinterpret_cast<const void*>(model);
+  world->data = reinterpret_cast<void*>(data);
+  world->plant_steps = static_cast<int>(std::lround(steps));
+  world->state = reinterpret_cast<double*>(positions);
+  world->state_size = state_size;
+  for (const auto& [position, dof, middle_ticks] : joints)
+    world->joints.push_back({world->state + position, reinterpret_cast<double*>(velocities) + dof,
+                             reinterpret_cast<double*>(forces) + dof, middle_ticks});
+  return world;
+}
+
 using Release = py::call_guard<py::gil_scoped_release>;
 
 }  // namespace
 
 void register_arm_emulator(py::module_& m) {
   py::class_<ArmEmulator> c(m, "ArmEmulator");
-  c.def(py::init<std::vector<ServoSetup>, std::uint64_t, int, std::string>(), py::arg("servos"),
-        py::kw_only(), py::arg("seed") = 0, py::arg("baud_rate") = 1'000'000,
-        py::arg("family") = "feetech_sts");
+  py::class_<WorldPlant, std::shared_ptr<WorldPlant>>(m, "WorldPlant")
+      .def(py::init(&make_world), py::kw_only(), py::arg("step"), py::arg("model"), py::arg("data"),
+           py::arg("timestep"), py::arg("positions"), py::arg("velocities"), py::arg("forces"),
+           py::arg("state_size"), py::arg("joints"));
+  c.def(py::init<std::vector<ServoSetup>, std::uint64_t, int, std::string, std::shared_ptr<WorldPlant>>(),
+        py::arg("servos"), py::kw_only(), py::arg("seed") = 0, py::arg("baud_rate") = 1'000'000,
+        py::arg("family") = "feetech_sts", py::arg("world") = nullptr);
 
   // in real time
   c.def("start", &ArmEmulator::start, py::kw_only(), py::arg("link") = "", py::arg("log") = "", Release());
@@ -175,6 +207,20 @@ void register_arm_emulator(py::module_& m) {
       py::arg("id"), py::arg("share") = py::none(), Release());
 
   // looking on
+  c.def(
+      "world_state",
+      [](ArmEmulator& arm) {
+        std::vector<double> state;
+        const std::int64_t now_ns = arm.use([&](SerialLine& bus) {
+          if (!bus.world()) throw ConfigError("this emulated arm stands in no world");
+          state.assign(bus.world()->state, bus.world()->state + bus.world()->state_size);
+          return to_ns(bus.now());
+        });
+        const py::gil_scoped_acquire gil;
+        return py::make_tuple(now_ns,
+                              py::array_t<double>(static_cast<py::ssize_t>(state.size()), state.data()));
+      },
+      Release());
   c.def_property_readonly("positions", [](ArmEmulator& arm) {
     return by_id(arm, [](Servo& servo) { return servo.present_ticks(); });
   });

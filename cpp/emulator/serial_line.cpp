@@ -23,6 +23,7 @@ SerialLine::SerialLine(const BusOptions& options, EventRing* events)
       events_(events),
       supply_(options.supply),
       supply_resistance_(options.supply_resistance),
+      world_(options.world),
       random_(options.seed),
       plant_time_(options.start),
       request_end_(options.start),
@@ -43,6 +44,14 @@ void SerialLine::add_servos(std::vector<std::unique_ptr<Servo>> servos) {
       throw ConfigError("id " + std::to_string(servo->id()) + " is given to two servos of one emulated bus");
     }
     slots_.push_back(Slot{.servo = std::move(servo)});
+  }
+  if (!world_) return;
+  if (world_->joints.size() != slots_.size())
+    throw ConfigError("the world has " + std::to_string(world_->joints.size()) + " joints for " +
+                      std::to_string(slots_.size()) + " servos");
+  for (std::size_t i = 0; i < slots_.size(); ++i) {  // the servos wake up where the world's joints are
+    const WorldPlant::Joint& joint = world_->joints[i];
+    slots_[i].servo->follow(0, joint.middle_ticks + *joint.position / kRadiansPerTick, *joint.velocity, {});
   }
 }
 
@@ -92,6 +101,16 @@ void SerialLine::step_plant() noexcept {
   for (const Slot& slot : slots_) current += slot.servo->current();
   const double share = std::max(0.0, supply_ - supply_resistance_ * current) / kNominalSupply;
 
+  world_ ? step_world(share) : step_links(share);
+  plant_time_ += kPlantStep;
+  babble();
+}
+
+double SerialLine::supply_of(const Slot& slot, double share) const noexcept {
+  return plant_time_ >= slot.boots_at ? share * slot.servo->nominal_supply() : 0.0;
+}
+
+void SerialLine::step_links(double supply_share) noexcept {
   // the servos are one serial arm: a link's pitch is the sum of the joints below it, and every joint carries
   // the weight of all links above it
   std::array<double, kMaxServos> moment{};
@@ -106,12 +125,34 @@ void SerialLine::step_plant() noexcept {
     moment[i] = -slots_[i].servo->setup().pitch_sign * carried;
   }
   for (std::size_t i = 0; i < slots_.size(); ++i) {
-    const bool is_powered = plant_time_ >= slots_[i].boots_at;
-    slots_[i].servo->step(to_seconds(kPlantStep), moment[i],
-                          is_powered ? share * slots_[i].servo->nominal_supply() : 0.0);
+    slots_[i].servo->step(to_seconds(kPlantStep), moment[i], supply_of(slots_[i], supply_share));
   }
-  plant_time_ += kPlantStep;
-  babble();
+}
+
+void SerialLine::step_world(double supply_share) noexcept {
+  std::array<Servo::Drive, kMaxServos> drives;
+  for (std::size_t i = 0; i < slots_.size(); ++i)
+    drives[i] = slots_[i].servo->drive(to_seconds(kPlantStep), supply_of(slots_[i], supply_share));
+  if (++world_phase_ == world_->plant_steps) {
+    world_phase_ = 0;
+    for (std::size_t i = 0; i < slots_.size(); ++i) {
+      const WorldPlant::Joint& joint = world_->joints[i];
+      *joint.force = drives[i].push - drives[i].braking * *joint.velocity;
+    }
+    std::array<double, kMaxServos> before;
+    for (std::size_t i = 0; i < slots_.size(); ++i) before[i] = *world_->joints[i].position;
+    world_->step(world_->model, world_->data);
+    for (std::size_t i = 0; i < slots_.size(); ++i) {
+      if (!slots_[i].servo->faults().has(FaultKind::block)) continue;
+      *world_->joints[i].position = before[i];
+      *world_->joints[i].velocity = 0;
+    }
+  }
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    const WorldPlant::Joint& joint = world_->joints[i];
+    slots_[i].servo->follow(to_seconds(kPlantStep), joint.middle_ticks + *joint.position / kRadiansPerTick,
+                            *joint.velocity, drives[i]);
+  }
 }
 
 void SerialLine::take_byte(const TimedByte& byte) noexcept {

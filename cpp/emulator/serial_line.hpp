@@ -14,6 +14,7 @@
 #include "base/time.hpp"
 #include "emulator/event_ring.hpp"
 #include "emulator/servo.hpp"
+#include "emulator/world_plant.hpp"
 
 namespace wallx::emulator {
 
@@ -23,9 +24,10 @@ inline constexpr Duration kPlantStep = std::chrono::microseconds(500);
 struct BusOptions {
   int baud_rate = 1'000'000;
   std::uint64_t seed = 0;
-  TimePoint start{};               // the plant's time zero
-  double supply = 12.0;            // without load, of servos made for 12 V; others get their share [V]
-  double supply_resistance = 0.1;  // wiring shared by all servos     [Ohm]
+  TimePoint start{};                  // the plant's time zero
+  double supply = 12.0;               // without load, of servos made for 12 V; others get their share [V]
+  double supply_resistance = 0.1;     // wiring shared by all servos     [Ohm]
+  std::shared_ptr<WorldPlant> world;  // moves the joints; none: every servo carries a link of its own
 };
 
 // a byte of an answer and when its last bit has left the servo
@@ -105,6 +107,7 @@ class SerialLine {
   Servo* find(int id) noexcept;
   const BusCounters& counters() const noexcept { return counters_; }
   void record_state() noexcept;  // pushes one state event
+  const WorldPlant* world() const noexcept { return world_.get(); }
 
  protected:
   static constexpr std::size_t kLongestAnswer =
@@ -180,6 +183,9 @@ class SerialLine {
 
   void integrate(TimePoint until) noexcept;
   void step_plant() noexcept;
+  void step_links(double supply_share) noexcept;
+  void step_world(double supply_share) noexcept;
+  double supply_of(const Slot& slot, double share) const noexcept;
   void take_byte(const TimedByte& byte) noexcept;
   std::size_t spoil(Slot& slot, std::span<const std::uint8_t> wrong_length, std::span<std::uint8_t> bytes,
                     std::size_t size) noexcept;
@@ -190,6 +196,8 @@ class SerialLine {
 
   EventRing* events_;
   double supply_, supply_resistance_;
+  std::shared_ptr<WorldPlant> world_;
+  int world_phase_ = 0;  // plant steps since the world's last one
   std::uint64_t random_;
   TimePoint plant_time_;   // integrated to here, less than one step behind
   TimePoint request_end_;  // the wire has carried all requests by then

@@ -80,16 +80,19 @@ double Servo::current() const noexcept {
 
 double Servo::pitch_change() const noexcept { return setup_.pitch + setup_.pitch_sign * (angle_ - center_); }
 
-void Servo::step(double dt, double load_torque, double supply) noexcept {
+Servo::Drive Servo::drive(double dt, double supply) noexcept {
   supply_ = faults_.has(FaultKind::supply) && supply > 0 ? faults_.value(FaultKind::supply) : supply;
-  load_torque += hand_torque(dt);
+  hand_push_ = hand_torque(dt);
   const double braking = control(dt) ? motor_.back_emf : 0;
-  const double push = motor_.stall_torque * supply_ / motor_.nominal_supply * effort_;
+  return {motor_.stall_torque * supply_ / motor_.nominal_supply * effort_ + hand_push_, braking};
+}
 
+void Servo::step(double dt, double load_torque, double supply) noexcept {
+  const Drive drive = this->drive(dt, supply);
   // implicit in the damping, so that no gain setting can make the step itself unstable
   const double mobility = dt / setup_.inertia;
   double velocity =
-      (velocity_ + mobility * (push + load_torque)) / (1 + mobility * (setup_.damping + braking));
+      (velocity_ + mobility * (drive.push + load_torque)) / (1 + mobility * (setup_.damping + drive.braking));
   const double stopped_by_friction = mobility * setup_.friction;
   velocity -= std::clamp(velocity, -stopped_by_friction, stopped_by_friction);
   velocity_ = faults_.has(FaultKind::block) ? 0 : velocity;
@@ -99,7 +102,17 @@ void Servo::step(double dt, double load_torque, double supply) noexcept {
     const bool is_outward = angle_ == stop_min_ ? velocity_ < 0 : velocity_ > 0;
     if (is_outward) velocity_ = 0;
   }
-  motor_torque_ = push - braking * velocity_;
+  settle(dt, drive);
+}
+
+void Servo::follow(double dt, double position_ticks, double velocity, const Drive& drive) noexcept {
+  angle_ = center_ + (position_ticks - kTicksPerTurn / 2) * kRadiansPerTick;
+  velocity_ = velocity;
+  settle(dt, drive);
+}
+
+void Servo::settle(double dt, const Drive& drive) noexcept {
+  motor_torque_ = drive.push - hand_push_ - drive.braking * velocity_;
   const double share = motor_torque_ / motor_.stall_torque;
   temperature_ += dt / kThermalTime * (kAmbient + kStallHeating * share * share - temperature_);
   if (faults_.has(FaultKind::overheat)) temperature_ = faults_.value(FaultKind::overheat);

@@ -83,6 +83,13 @@ class Servo {
 
   // The physical side.
   void step(double dt, double load_torque, double supply) noexcept;  // [s] [N m] [V]
+  // The same in halves, for a joint that a world moves: what the motor does, then where the joint is.
+  struct Drive {
+    double push = 0;     // motor and hand [N m]
+    double braking = 0;  // against the velocity [N m s/rad]
+  };
+  Drive drive(double dt, double supply) noexcept;                                               // [s] [V]
+  void follow(double dt, double position_ticks, double velocity, const Drive& drive) noexcept;  // [rad/s]
   virtual void power_cycle() noexcept = 0;  // volatile registers are lost, torque is off
   // A hand that drags the joint to a share of its travel between the end stops, slowly, and gives way to more
   // than it can push. Not a number: lets go.
@@ -133,6 +140,7 @@ class Servo {
   double stop_max_ = 0;
   double center_ = 0;        // position 2048 [rad]
   double motor_torque_ = 0;  // [N m]
+  double hand_push_ = 0;     // [N m]
   double effort_ = 0;
   double temperature_ = 25;  // [degC]
   double supply_ = 12;       // [V]
@@ -141,6 +149,7 @@ class Servo {
 
  private:
   double hand_torque(double dt) noexcept;
+  void settle(double dt, const Drive& drive) noexcept;
 
   double hand_ = std::numeric_limits<double>::quiet_NaN();  // share of the travel, not a number: no hand
   double hand_angle_ = 0;                                   // where the hand is [rad]

@@ -4,6 +4,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 class Fault:
     """One row of the table of faults; the same words for every motor family."""
 
@@ -48,6 +51,28 @@ class ServoSetup:
     pitch: float  # pitch added to the link before it, at position 2048 [rad]
     def __init__(self, **fields: Any) -> None: ...
 
+class WorldPlant:
+    """A physics engine under the servos, by addresses: whoever makes it keeps the engine alive, and lets it alone."""
+
+    def __init__(
+        self,
+        *,
+        step: int,
+        model: int,
+        data: int,
+        timestep: float,
+        positions: int,
+        velocities: int,
+        forces: int,
+        state_size: int,
+        joints: Sequence[tuple[int, int, float]],
+    ) -> None:
+        """Addresses of ``mj_step``, its two arguments, and of qpos, qvel and qfrc_applied.
+
+        ``timestep``: of the world, a whole number of 0.5 ms [s]. ``joints``: per servo the index of its position, of
+        its velocity, and the reported position at its zero [ticks]. Raises ConfigError: another timestep.
+        """
+
 class ArmEmulator:
     """Emulated servos of one family on one line, stepped by the caller or running behind a pseudo-terminal.
 
@@ -64,8 +89,12 @@ class ArmEmulator:
         seed: int = 0,
         baud_rate: int = 1_000_000,
         family: str = "feetech_sts",
+        world: WorldPlant | None = None,
     ) -> None:
-        """Raises ConfigError: unknown family, no servo, an id twice, a value out of its range."""
+        """``world``: moves the joints; without one every servo carries a link of its own.
+
+        Raises ConfigError: unknown family, no servo, an id twice, a value out of its range, a world of another arm.
+        """
 
     def start(self, *, link: str = "", log: str = "") -> None:
         """Runs on a pseudo-terminal. ``link``: symbolic link to make; ``log``: file of JSON lines.
@@ -127,6 +156,12 @@ class ArmEmulator:
 
     def registers(self, id: int) -> bytes:
         """All registers, feedback refreshed. Raises ConfigError: no such id."""
+
+    def world_state(self) -> tuple[int, NDArray[np.float64]]:
+        """When, and the positions of everything in the world then, a copy [ns] (state_size,).
+
+        Times are CLOCK_MONOTONIC once started. Raises ConfigError: it stands in no world.
+        """
 
     @property
     def counters(self) -> dict[str, int]:
@@ -238,3 +273,38 @@ class CanArmEmulator:
     @property
     def counters(self) -> dict[str, int]:
         """What the line carried and what was done to it; more entries once started."""
+
+def draw_picture(
+    *,
+    kinds: ArrayLike,
+    sizes: ArrayLike,
+    positions: ArrayLike,
+    rotations: ArrayLike,
+    colours: ArrayLike,
+    patterns: ArrayLike,
+    eye: ArrayLike,
+    axes: ArrayLike,
+    fovy: float,
+    width: int,
+    height: int,
+    samples: int = 1,
+) -> NDArray[np.uint8]:
+    """Casts rays at primitive shapes: RGB (height, width, 3), the same bits each time. Holds no interpreter lock.
+
+    Args:
+        kinds: MuJoCo's: 0 plane, 2 sphere, 3 capsule, 4 ellipsoid, 5 cylinder, 6 box   (n)
+        sizes: half lengths, as MuJoCo has them [m]   (n x 3)
+        positions: [m]   (n x 3)
+        rotations: axes as columns, row-major   (n x 9)
+        colours: RGBA 0..1; alpha 0 is not seen   (n x 4)
+        patterns: 0 plain, 1 fine squares, 2 wood   (n)
+        eye: of the camera [m]   (3)
+        axes: its right, up and back as columns, row-major   (9)
+        fovy: vertical field of view [rad].
+        width: [pixels]
+        height: [pixels]
+        samples: per pixel and side, 1 to 4.
+
+    Raises:
+        ConfigError: shapes that do not fit, sizes and kinds that cannot be drawn.
+    """

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from wallx_edge._emulator import ArmEmulator, ServoSetup
-from wallx_edge.errors import CalibrationError
+from wallx_edge.embodiment import share_path
+from wallx_edge.errors import CalibrationError, ConfigError
+from wallx_edge.sim.world import World, WorldSpec
 
 Calibration = dict[str, dict[str, int]]
 
 _FIELDS = ("id", "drive_mode", "homing_offset", "range_min", "range_max")
 _TICKS_PER_RADIAN = 4096 / (2 * math.pi)
+ROTOR = 0.028  # inertia of a motor through its gearbox [kg m^2]
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,32 @@ class EmulatedArm:
         return setups
 
     def make_arm(
-        self, *, seed: int = 0, baud_rate: int = 1_000_000, calibration: Calibration | None = None
+        self,
+        *,
+        seed: int = 0,
+        baud_rate: int = 1_000_000,
+        calibration: Calibration | None = None,
+        world: World | None = None,
     ) -> ArmEmulator:
-        """The emulated arm at rest, torque off, not started.
+        """The emulated arm at rest, torque off, not started; in a world, where the world has it.
 
         Raises:
-            ConfigError: ids twice, a value no servo can hold.
+            ConfigError: ids twice, a value no servo can hold, a world of another arm.
         """
-        return ArmEmulator(self.servo_setups(calibration), seed=seed, baud_rate=baud_rate, family=self.family)
+        unit = calibration or self.default_calibration()
+        plant = None
+        if world is not None:
+            plant = world.plant({n: (u["range_min"] + u["range_max"]) // 2 for n, u in unit.items()})
+        return ArmEmulator(self.servo_setups(unit), seed=seed, baud_rate=baud_rate, family=self.family, world=plant)
+
+    def make_world(self, spec: WorldSpec) -> World:
+        """A scene with this arm in it.
+
+        Raises:
+            ConfigError: MuJoCo is not installed, this arm has no model of its geometry, or the scene makes none.
+        """
+        path = share_path() / "drivers" / "embodiments" / self.name / f"{self.name}.xml"
+        if not path.is_file():
+            raise ConfigError(f"{self.name} has no model of its geometry ({path}): it cannot stand in a world")
+        motors = {s.name: (ROTOR, s.damping, s.friction) for s in self.servo_setups()}
+        return World(spec, path, self.joint_names, motors)

@@ -1,0 +1,327 @@
+// Picture: intersections, bounds on the screen, and light.
+// SPDX-License-Identifier: Apache-2.0
+#include "emulator/picture.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace wallx::emulator {
+namespace {
+
+struct Vec {
+  float x = 0, y = 0, z = 0;
+  Vec operator+(Vec o) const { return {x + o.x, y + o.y, z + o.z}; }
+  Vec operator-(Vec o) const { return {x - o.x, y - o.y, z - o.z}; }
+  Vec operator*(float k) const { return {x * k, y * k, z * k}; }
+};
+
+float dot(Vec a, Vec b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
+Vec unit(Vec a) { return a * (1 / std::sqrt(dot(a, a))); }
+Vec vec(const std::array<double, 3>& a) {
+  return {static_cast<float>(a[0]), static_cast<float>(a[1]), static_cast<float>(a[2])};
+}
+
+constexpr float kNone = std::numeric_limits<float>::infinity();
+constexpr float kNear = 0.005f;   // nothing is seen closer to the lens [m]
+constexpr float kSpot = 0.05f;    // how far below a thing its dark spot reaches [m]
+constexpr float kSquare = 0.05f;  // [m]
+
+struct Hit {
+  float distance = kNone;
+  Vec normal;  // in the shape's own frame
+};
+
+// a shape with its camera-space ray constants
+struct Body {
+  ShapeKind kind;
+  Vec size;
+  Vec centre;  // [m]
+  Vec axis_x, axis_y, axis_z;
+  Vec eye;  // the camera in the shape's frame
+  Vec colour;
+  int pattern;
+  float radius;                  // of the bounding sphere; infinite for an endless plane
+  int left, right, top, bottom;  // bounds on the screen, samples, the last exclusive
+
+  Vec to_own(Vec v) const { return {dot(v, axis_x), dot(v, axis_y), dot(v, axis_z)}; }
+  Vec to_world(Vec v) const { return axis_x * v.x + axis_y * v.y + axis_z * v.z; }
+};
+
+void nearer(Hit& hit, float distance, Vec normal) {
+  if (distance > kNear && distance < hit.distance) hit = {distance, normal};
+}
+
+void meet_plane(const Body& body, Vec o, Vec d, Hit& hit) {
+  if (d.z >= 0 || o.z <= 0) return;  // seen from above only
+  const float t = -o.z / d.z;
+  const float x = o.x + t * d.x, y = o.y + t * d.y;
+  if ((body.size.x > 0 && std::abs(x) > body.size.x) || (body.size.y > 0 && std::abs(y) > body.size.y))
+    return;
+  nearer(hit, t, {0, 0, 1});
+}
+
+void meet_sphere(Vec o, Vec d, float radius, Vec centre, Hit& hit) {
+  const Vec to = o - centre;
+  const float b = dot(to, d), c = dot(to, to) - radius * radius;
+  const float discriminant = b * b - c;
+  if (discriminant < 0) return;
+  const float t = -b - std::sqrt(discriminant);
+  nearer(hit, t, (to + d * t) * (1 / radius));
+}
+
+void meet_ellipsoid(const Body& body, Vec o, Vec d, Hit& hit) {
+  const Vec k{1 / body.size.x, 1 / body.size.y, 1 / body.size.z};
+  const Vec p{o.x * k.x, o.y * k.y, o.z * k.z}, q{d.x * k.x, d.y * k.y, d.z * k.z};
+  const float a = dot(q, q), b = dot(p, q), c = dot(p, p) - 1;
+  const float discriminant = b * b - a * c;
+  if (discriminant < 0) return;
+  const float t = (-b - std::sqrt(discriminant)) / a;
+  const Vec at = p + q * t;
+  nearer(hit, t, unit({at.x * k.x, at.y * k.y, at.z * k.z}));
+}
+
+// the side of a cylinder of half length `half`
+void meet_side(Vec o, Vec d, float radius, float half, Hit& hit) {
+  const float a = d.x * d.x + d.y * d.y;
+  if (a < 1e-12f) return;
+  const float b = o.x * d.x + o.y * d.y, c = o.x * o.x + o.y * o.y - radius * radius;
+  const float discriminant = b * b - a * c;
+  if (discriminant < 0) return;
+  const float t = (-b - std::sqrt(discriminant)) / a;
+  if (std::abs(o.z + t * d.z) > half) return;
+  nearer(hit, t, {(o.x + t * d.x) / radius, (o.y + t * d.y) / radius, 0});
+}
+
+void meet_cylinder(const Body& body, Vec o, Vec d, Hit& hit) {
+  const float radius = body.size.x, half = body.size.y;
+  meet_side(o, d, radius, half, hit);
+  if (std::abs(d.z) < 1e-9f) return;
+  const float cap = d.z < 0 ? half : -half, t = (cap - o.z) / d.z;
+  const float x = o.x + t * d.x, y = o.y + t * d.y;
+  if (x * x + y * y <= radius * radius) nearer(hit, t, {0, 0, d.z < 0 ? 1.0f : -1.0f});
+}
+
+void meet_box(const Body& body, Vec o, Vec d, Hit& hit) {
+  const float size[3] = {body.size.x, body.size.y, body.size.z}, from[3] = {o.x, o.y, o.z},
+              along[3] = {d.x, d.y, d.z};
+  float enter = -kNone, leave = kNone;
+  int face = 0;
+  for (int i = 0; i < 3; ++i) {
+    if (std::abs(along[i]) < 1e-12f) {
+      if (std::abs(from[i]) > size[i]) return;
+      continue;
+    }
+    const float k = 1 / along[i], side = std::abs(k) * size[i];
+    const float in = -from[i] * k - side, out = -from[i] * k + side;
+    if (in > enter) enter = in, face = i;
+    leave = std::min(leave, out);
+  }
+  if (enter > leave) return;
+  float normal[3] = {0, 0, 0};
+  normal[face] = along[face] > 0 ? -1.0f : 1.0f;
+  nearer(hit, enter, {normal[0], normal[1], normal[2]});
+}
+
+Hit meet(const Body& body, Vec direction) {
+  const Vec o = body.eye, d = body.to_own(direction);
+  Hit hit;
+  switch (body.kind) {
+    case ShapeKind::plane:
+      meet_plane(body, o, d, hit);
+      break;
+    case ShapeKind::sphere:
+      meet_sphere(o, d, body.size.x, {}, hit);
+      break;
+    case ShapeKind::capsule:
+      meet_side(o, d, body.size.x, body.size.y, hit);
+      meet_sphere(o, d, body.size.x, {0, 0, body.size.y}, hit);
+      meet_sphere(o, d, body.size.x, {0, 0, -body.size.y}, hit);
+      break;
+    case ShapeKind::ellipsoid:
+      meet_ellipsoid(body, o, d, hit);
+      break;
+    case ShapeKind::cylinder:
+      meet_cylinder(body, o, d, hit);
+      break;
+    case ShapeKind::box:
+      meet_box(body, o, d, hit);
+      break;
+  }
+  return hit;
+}
+
+float bounding_radius(const Shape& shape) {
+  const Vec s = vec(shape.size);
+  switch (shape.kind) {
+    case ShapeKind::plane:
+      return s.x > 0 && s.y > 0 ? std::hypot(s.x, s.y) : kNone;
+    case ShapeKind::sphere:
+      return s.x;
+    case ShapeKind::capsule:
+      return s.x + s.y;
+    case ShapeKind::ellipsoid:
+      return std::max({s.x, s.y, s.z});
+    case ShapeKind::cylinder:
+      return std::hypot(s.x, s.y);
+    case ShapeKind::box:
+      return std::sqrt(dot(s, s));
+  }
+  return kNone;
+}
+
+Vec patterned(const Body& body, Vec at) {
+  if (body.pattern == 1) {
+    const int squares =
+        static_cast<int>(std::floor(at.x / kSquare)) + static_cast<int>(std::floor(at.y / kSquare));
+    return body.colour * (squares & 1 ? 0.90f : 1.0f);
+  }
+  if (body.pattern == 2) {  // rings of a trunk, cut lengthwise
+    const float ring = at.y * 130 + 1.7f * std::sin(at.x * 9 + 3 * std::sin(at.y * 21)) + at.z * 40;
+    const float plank = std::floor(at.y / 0.09f);
+    return body.colour * (0.94f + 0.035f * std::sin(ring) + 0.03f * std::sin(plank * 2.4f));
+  }
+  return body.colour;
+}
+
+class Canvas {
+ public:
+  Canvas(std::span<const Shape> shapes, const View& view)
+      : view_(view),
+        width_(view.width * view.samples),
+        height_(view.height * view.samples),
+        eye_(vec(view.position)) {
+    const auto column = [](const std::array<double, 9>& m, std::size_t i) {
+      return vec({m[i], m[3 + i], m[6 + i]});
+    };
+    right_ = column(view.rotation, 0), up_ = column(view.rotation, 1), back_ = column(view.rotation, 2);
+    scale_ = static_cast<float>(2 * std::tan(view.fovy / 2) / height_);
+    for (const Shape& shape : shapes) {
+      if (shape.colour[3] <= 0) continue;
+      Body body{.kind = shape.kind,
+                .size = vec(shape.size),
+                .centre = vec(shape.position),
+                .axis_x = column(shape.rotation, 0),
+                .axis_y = column(shape.rotation, 1),
+                .axis_z = column(shape.rotation, 2),
+                .eye = {},
+                .colour = {shape.colour[0], shape.colour[1], shape.colour[2]},
+                .pattern = shape.pattern,
+                .radius = bounding_radius(shape),
+                .left = 0,
+                .right = width_,
+                .top = 0,
+                .bottom = height_};
+      body.eye = body.to_own(eye_ - body.centre);
+      if (bound(body)) bodies_.push_back(body);
+    }
+  }
+
+  void draw(std::span<std::uint8_t> out) const {
+    std::vector<const Body*> row;
+    const int samples = view_.samples;
+    const float share = 1 / static_cast<float>(samples * samples);
+    std::vector<Vec> sums(static_cast<std::size_t>(view_.width));
+    for (int y = 0; y < view_.height; ++y) {
+      std::fill(sums.begin(), sums.end(), Vec{});
+      for (int sub = 0; sub < samples; ++sub) {
+        const int line = y * samples + sub;
+        row.clear();
+        for (const Body& body : bodies_)
+          if (line >= body.top && line < body.bottom) row.push_back(&body);
+        for (int x = 0; x < width_; ++x) {
+          Vec& sum = sums[static_cast<std::size_t>(x / samples)];
+          sum = sum + colour(x, line, row);
+        }
+      }
+      for (int x = 0; x < view_.width; ++x) {
+        const Vec mean = sums[static_cast<std::size_t>(x)] * share;
+        std::uint8_t* pixel =
+            out.data() + 3 * (static_cast<std::size_t>(y) * static_cast<std::size_t>(view_.width) +
+                              static_cast<std::size_t>(x));
+        const float channels[3] = {mean.x, mean.y, mean.z};
+        for (int c = 0; c < 3; ++c)
+          pixel[c] = static_cast<std::uint8_t>(std::clamp(channels[c], 0.0f, 1.0f) * 255 + 0.5f);
+      }
+    }
+  }
+
+ private:
+  // false: behind the camera or beside the picture
+  bool bound(Body& body) const {
+    if (body.radius == kNone) return true;
+    const Vec to = body.centre - eye_;
+    const float depth = -dot(to, back_), side = dot(to, right_), height = dot(to, up_);
+    if (depth + body.radius <= 0) return false;
+    if (depth <= 1.2f * body.radius) return true;  // as wide as the picture, or nearly
+    // the sphere's silhouette lies within this of its centre's image
+    const float reach = body.radius / std::sqrt(depth * depth - body.radius * body.radius) *
+                        std::sqrt(1 + (side * side + height * height) / (depth * depth)) * 1.5f;
+    const auto range = [&](float middle, int extent, int& low, int& high) {
+      const float at = middle / scale_ + static_cast<float>(extent) / 2, half = reach / scale_ + 1;
+      low = static_cast<int>(std::clamp(at - half, 0.0f, static_cast<float>(extent)));
+      high = static_cast<int>(std::clamp(at + half + 1, 0.0f, static_cast<float>(extent)));
+      return low < high;
+    };
+    return range(side / depth, width_, body.left, body.right) &&
+           range(-height / depth, height_, body.top, body.bottom);
+  }
+
+  Vec colour(int x, int y, const std::vector<const Body*>& row) const {
+    const float u = (static_cast<float>(x) + 0.5f - static_cast<float>(width_) / 2) * scale_,
+                v = (static_cast<float>(height_) / 2 - static_cast<float>(y) - 0.5f) * scale_;
+    const Vec direction = unit(right_ * u + up_ * v - back_);
+    Hit hit;
+    const Body* seen = nullptr;
+    for (const Body* body : row) {
+      if (x < body->left || x >= body->right) continue;
+      const Hit other = meet(*body, direction);
+      if (other.distance < hit.distance) hit = other, seen = body;
+    }
+    if (!seen) {
+      const float high = std::clamp(0.5f + 0.5f * direction.z, 0.0f, 1.0f);
+      return Vec{0.80f, 0.83f, 0.87f} * (1 - high) + Vec{0.62f, 0.72f, 0.84f} * high;
+    }
+    const Vec at = eye_ + direction * hit.distance, normal = seen->to_world(hit.normal);
+    const Vec own = seen->to_own(at - seen->centre);
+    static const Vec kLamp = unit({0.35f, 0.45f, 0.85f}), kFill = unit({-0.6f, -0.35f, 0.5f});
+    const float lamp = std::max(0.0f, dot(normal, kLamp)), fill = std::max(0.0f, dot(normal, kFill));
+    float light = 0.42f + 0.10f * normal.z + 0.50f * lamp + 0.14f * fill;
+    if (normal.z > 0.95f) light *= spot(at, seen);
+    const Vec half = unit(kLamp - direction);
+    float shine = std::max(0.0f, dot(normal, half));
+    for (int i = 0; i < 5; ++i) shine *= shine;
+    shine *= seen->pattern ? 0.03f : 0.16f;
+    return patterned(*seen, own) * light + Vec{shine, shine, shine};
+  }
+
+  // the light that is left on a flat surface under what is near it
+  float spot(Vec at, const Body* surface) const {
+    float left = 1;
+    for (const Body& body : bodies_) {
+      if (&body == surface || body.radius > 0.12f) continue;
+      const Vec to = body.centre - at;
+      if (to.z <= 0 || to.z > kSpot + body.radius) continue;
+      const float flat = std::sqrt(to.x * to.x + to.y * to.y) / (1.25f * body.radius);
+      if (flat >= 1) continue;
+      const float near = 1 - std::max(0.0f, to.z - body.radius) / kSpot;
+      left *= 1 - 0.45f * near * (1 - flat * flat) * (1 - flat * flat);
+    }
+    return left;
+  }
+
+  View view_;
+  int width_, height_;  // [samples]
+  Vec eye_, right_, up_, back_;
+  float scale_ = 1;  // of a sample on the plane at distance 1
+  std::vector<Body> bodies_;
+};
+
+}  // namespace
+
+void draw(std::span<const Shape> shapes, const View& view, std::span<std::uint8_t> out) {
+  Canvas(shapes, view).draw(out);
+}
+
+}  // namespace wallx::emulator
