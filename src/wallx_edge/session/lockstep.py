@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from wallx_edge import _core
+from wallx_edge.cameras import Camera
 from wallx_edge.embodiment import load_calibration, load_embodiment
 from wallx_edge.errors import SafetyStop
 from wallx_edge.robot import Robot
 from wallx_edge.session.pace import Desk, Outcome
 from wallx_edge.sim.arm import EmulatedArm
 from wallx_edge.sim.so101 import SO101
+from wallx_edge.sim.world import World, WorldCamera
 
 __all__ = ["StepPace", "SteppedRobot"]
 
@@ -26,17 +28,25 @@ class SteppedRobot(Robot):
     """A connected robot whose loop moves on only by :meth:`tick`; its motors are emulated in this process."""
 
     def __init__(
-        self, arm: EmulatedArm = SO101, *, seed: int = 0, rate_hz: float = 200.0, max_first_step: float = 0.5
+        self,
+        arm: EmulatedArm = SO101,
+        *,
+        seed: int = 0,
+        rate_hz: float = 200.0,
+        max_first_step: float = 0.5,
+        world: World | None = None,
     ) -> None:
         """Builds arm and loop and connects them.
 
         Args:
             arm: the emulated robot.
+            world: where it stands, of :meth:`EmulatedArm.make_world`; without one every joint is on its own.
             seed: of its faults.
             rate_hz: of the loop [1/s].
             max_first_step: as :class:`wallx_edge.robot.Robot`'s [rad].
         """
-        self.emulator = emulator = arm.make_arm(seed=seed)
+        self.world = world
+        self.emulator = emulator = arm.make_arm(seed=seed, world=world)
         self._period_ns = round(1e9 / rate_hz)
         self._now_ns = BEGIN_NS
 
@@ -73,6 +83,13 @@ class SteppedRobot(Robot):
     def now(self) -> float:
         """Of the simulated clock [s]."""
         return self._now_ns * 1e-9
+
+    def cameras(self) -> dict[str, Camera]:
+        """The world's cameras, by role, which see it as it is now."""
+        if self.world is None:
+            return {}
+        world = self.world
+        return {camera.role: WorldCamera(world, camera, lambda: self.now) for camera in world.spec.cameras}
 
     def tick(self) -> None:
         """Lets one period pass."""

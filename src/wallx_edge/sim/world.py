@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge._emulator import WorldPlant, draw_picture
+from wallx_edge.cameras import Camera, Frame
 from wallx_edge.errors import ConfigError
 
-__all__ = ["CAMERAS", "CameraSpec", "Thing", "World", "WorldSpec", "require_mujoco"]
+__all__ = ["CAMERAS", "CameraSpec", "Thing", "World", "WorldCamera", "WorldSpec", "require_mujoco"]
 
 Shape = Literal["box", "cylinder", "sphere", "plate", "bin", "cup", "bar"]
 TIMESTEP = 0.002  # [s]
@@ -264,6 +265,30 @@ class World:
             height=camera.height,
             samples=samples,
         )
+
+
+class WorldCamera(Camera):
+    """Sees a world as it is when it is read, where the world's own thread reads it."""
+
+    def __init__(self, world: World, spec: CameraSpec, clock: Callable[[], float]) -> None:
+        """Sees nothing yet.
+
+        Args:
+            world: what it looks at.
+            spec: from where.
+            clock: the world's time [s].
+        """
+        self.name = spec.role
+        self._world = world
+        self._spec = spec
+        self._clock = clock
+
+    def read(self) -> Frame:
+        """The picture now."""
+        return Frame(self._world.picture(self._spec), self._clock())
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
 
 def _looking(position: Sequence[float], target: Sequence[float]) -> Floats:
