@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ Floats = NDArray[np.float64]
 HORIZON, STEP = 32, 0.04  # rows, [s]
 SPEED = 1.3  # of the joint that has the longest way [rad/s]
 SHORTEST = 0.25  # of a way [s]
-OPEN, CLOSED = 0.05, -0.90  # of the gripper's joint [rad]
+OPEN, CLOSED = -0.2, -0.95  # of the gripper's joint [rad]
+FINGER_DIP = 0.045  # how far the open finger is from the tool's middle [m]
 CLEARANCE = 0.004  # between the fixed finger and the thing [m]
 ABOVE = 0.065  # over a thing before and after it is gripped [m]
 CARRY = 0.085  # height of the tool on the way [m]
@@ -78,15 +79,16 @@ class Reach:
         found = np.array([-math.atan2(y, x), lift, elbow, wrist, roll])
         return found if bool(((found >= self.low) & (found <= self.high)).all()) else None
 
-    def over(self, position: Sequence[float], roll_for: Callable[[float], float]) -> Floats | None:
-        """As :meth:`joints`, with the tool as steep as can be.
+    def over(self, position: Sequence[float], roll: float = 0.0) -> Floats | None:
+        """As :meth:`joints`, with the tool as steep as can be; higher where an open finger would dip below it.
 
         Args:
             position: of the tool [m]   (3)
-            roll_for: pitch -> roll of the wrist [rad].
+            roll: of the wrist [rad].
         """
-        for pitch in np.radians([90, 85, 80, 75, 70, 65, 60, 55, 50, 45, 40]):
-            found = self.joints(position, float(pitch), roll_for(float(pitch)))
+        for pitch in np.radians(np.arange(90, 39, -2.5)):
+            dip = FINGER_DIP * abs(math.sin(roll)) * math.cos(float(pitch))
+            found = self.joints((position[0], position[1], position[2] + dip), float(pitch), roll)
             if found is not None:
                 return found
         return None
@@ -245,7 +247,7 @@ class Expert:
     def _reach_for(self, goal: Goal) -> Iterator[tuple[Floats, float, str]]:
         position, _, _ = self.place_of(goal)
         for height in (0.05, 0.012):
-            pose = self._reach.over(position + [0, 0, height], lambda pitch: 0.0)
+            pose = self._reach.over(position + [0, 0, height])
             if pose is not None:
                 yield np.append(pose, CLOSED), 0.0, goal.text
         yield from self._stay(0.7, goal.text)
@@ -256,7 +258,7 @@ class Expert:
         # bars are gripped across, cubes at the face that needs the least turn, round things as they come
         fold = {"bar": math.pi, "box": math.pi / 2}.get(thing.shape, 0.0)
         half = {"bar": thing.size[1] if thing.shape == "bar" else 0.0}.get(thing.shape, thing.size[0])
-        grip_z = max(thing.half_height * (1.15 if thing.shape == "cup" else 1.0), 0.011)
+        grip_z = max(thing.half_height * (1.15 if thing.shape == "cup" else 1.0), 0.0155)
 
         def pose(at: Floats, height: float, turn: float | None) -> Floats | None:
             heading = math.atan2(at[1] - self._reach.base[1], at[0] - self._reach.base[0])
@@ -267,7 +269,7 @@ class Expert:
             finger = heading + math.pi / 2 - roll
             off = 0.013 - half - CLEARANCE
             x, y = at[0] + off * math.cos(finger), at[1] + off * math.sin(finger)
-            return self._reach.over((x, y, height), lambda pitch: roll)
+            return self._reach.over((x, y, height), roll)
 
         def stages(at: Floats, turn: float | None, heights: Sequence[float], grip: float) -> Iterator[Floats]:
             for height in heights:
@@ -275,7 +277,7 @@ class Expert:
                 if found is not None:
                     yield np.append(found, grip)
 
-        wide = OPEN + (0.25 if half > 0.015 else 0.0)
+        wide = OPEN + (0.2 if half > 0.015 else 0.0)
         text = f"pick up the {goal.thing}"
         for end in stages(position, yaw, (grip_z + ABOVE, grip_z), wide):
             yield end, 0.3, text
@@ -289,6 +291,9 @@ class Expert:
         # set down as it was gripped
         into_bin = goal.target == "bin"
         drop = grip_z + (BIN_HEIGHT + 0.02 if into_bin else 0.006)
+        if into_bin:  # side by side
+            index = self._scene.goals.index(goal)
+            spot = spot + 0.024 * np.array([math.cos(2.1 * index), math.sin(2.1 * index)])
         goes_to = np.array([*spot, 0.0])
         wanted = 0.0 if thing.shape == "bar" and goal.at is not None else None
         for end in stages(goes_to, wanted, (max(CARRY, drop + 0.03), drop), CLOSED):

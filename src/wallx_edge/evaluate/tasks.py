@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wallx_edge.errors import ConfigError
-from wallx_edge.sim.world import CAMERAS, PLATE_HEIGHT, Thing, World, WorldSpec
+from wallx_edge.sim.world import BIN_HEIGHT, CAMERAS, PLATE_HEIGHT, Thing, World, WorldSpec
 
 __all__ = ["COLOURS", "TASKS", "VARIANTS", "Goal", "Progress", "Scene", "make_scene"]
 
@@ -120,6 +120,12 @@ class Progress:
 
     def _is_there(self, goal: Goal, position: np.ndarray, half: float) -> bool:
         spot = self.spot(goal)
+        target = next((t for t in self._scene.world.things if t.name == goal.target), None)
+        if target is not None and target.shape == "bin":  # within its walls, however it lies there
+            _, yaw = self._world.pose(goal.target)
+            turn = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
+            within = np.abs(turn @ (position[:2] - spot)) < np.array(target.size[:2])
+            return bool(within.all() and position[2] < BIN_HEIGHT + half)
         if np.hypot(*(position[:2] - spot)) > goal.tolerance:
             return False
         # on the table, a plate or a bin's floor, not held above it
@@ -246,7 +252,7 @@ def _collect_waste(draw: _Draw) -> tuple[list[Thing], str, list[Goal], float]:
         ("move all the waste into the bin", "everything goes into the bin"),
     )
     goals = [
-        Goal("place", block.name, "bin", tolerance=0.04, text=f"put the {block.name} into the bin") for block in blocks
+        Goal("place", block.name, "bin", text=f"put the {block.name} into the bin") for block in blocks
     ]
     return [bin_, *blocks], said, goals, 45.0
 
@@ -267,8 +273,8 @@ def _set_table(draw: _Draw) -> tuple[list[Thing], str, list[Goal], float]:
     metal = (0.66, 0.68, 0.72)
     things = [
         plate,
-        Thing("fork", "bar", (0.028, 0.006, 0.006), metal, draw.spot(0.03, None), draw.yaw()),
-        Thing("knife", "bar", (0.028, 0.006, 0.006), (0.36, 0.38, 0.42), draw.spot(0.03, None), draw.yaw()),
+        Thing("fork", "bar", (0.028, 0.007, 0.010), metal, draw.spot(0.03, None), draw.yaw()),
+        Thing("knife", "bar", (0.028, 0.007, 0.010), (0.36, 0.38, 0.42), draw.spot(0.03, None), draw.yaw()),
         Thing("cup", "cup", (0.016, 0.022), COLOURS[draw.colours(1)[0]], draw.spot(0.02, None), 0.0),
         Thing(f"{colour} block", "box", (CUBE, CUBE, CUBE), COLOURS[colour], draw.thing_spot(0.02), draw.yaw()),
     ]
