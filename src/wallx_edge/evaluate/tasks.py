@@ -26,6 +26,8 @@ READY = {"shoulder_lift": -1.2, "elbow_flex": 1.2, "wrist_flex": 0.4, "gripper":
 
 # where things may stand: 20 x 25 cm [m]
 AREA = ((0.14, 0.34), (-0.125, 0.125))
+TURNTABLE = 0.039  # where the arm turns, on the x axis [m]
+STEEP = 0.25  # so far from there the tool can stand upright on the table: flat things lie within [m]
 CUBE = 0.0125  # half edge [m]
 PLATE = 0.045  # radius [m]
 REACHED = 0.02  # between tool and thing [m]
@@ -167,13 +169,24 @@ class _Draw:
         self.variant = variant
         self._taken: list[tuple[float, float, float]] = []  # x, y, radius [m]
 
-    def spot(self, radius: float, is_held_out: bool | None = False, margin: float = 0.02) -> tuple[float, float]:
-        """A free place for something of this radius; what is to be moved stands in the part that the variant says."""
+    def spot(
+        self, radius: float, is_held_out: bool | None = False, margin: float = 0.02, reach: float = math.inf
+    ) -> tuple[float, float]:
+        """A free place for something of this radius; what is to be moved stands in the part that the variant says.
+
+        Args:
+            radius: [m]
+            is_held_out: in the corner that training never shows; ``None``: anywhere.
+            margin: to everything else [m].
+            reach: from the arm's turntable at most [m].
+        """
         (x_min, x_max), (y_min, y_max) = AREA
         for _ in range(200):
             x, y = self.random.uniform(x_min, x_max), self.random.uniform(y_min, y_max)
             in_corner = x > 0.26 and y > 0.02  # the part of the table that training never shows
             if is_held_out is not None and in_corner != is_held_out:
+                continue
+            if math.hypot(x - TURNTABLE, y) > reach:
                 continue
             if all(math.hypot(x - a, y - b) >= radius + r + margin for a, b, r in self._taken):
                 self._taken.append((x, y, radius))
@@ -273,8 +286,8 @@ def _set_table(draw: _Draw) -> tuple[list[Thing], str, list[Goal], float]:
     metal = (0.66, 0.68, 0.72)
     things = [
         plate,
-        Thing("fork", "bar", (0.028, 0.007, 0.010), metal, draw.spot(0.03, None), draw.yaw()),
-        Thing("knife", "bar", (0.028, 0.007, 0.010), (0.36, 0.38, 0.42), draw.spot(0.03, None), draw.yaw()),
+        Thing("fork", "bar", (0.028, 0.007, 0.010), metal, draw.spot(0.03, None, reach=STEEP), draw.yaw()),
+        Thing("knife", "bar", (0.028, 0.007, 0.010), (0.36, 0.38, 0.42), draw.spot(0.03, None, reach=STEEP), draw.yaw()),
         Thing("cup", "cup", (0.016, 0.022), COLOURS[draw.colours(1)[0]], draw.spot(0.02, None), 0.0),
         Thing(f"{colour} block", "box", (CUBE, CUBE, CUBE), COLOURS[colour], draw.thing_spot(0.02), draw.yaw()),
     ]
