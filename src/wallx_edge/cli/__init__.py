@@ -35,6 +35,7 @@ VERBS = {
     "synth": "write a random checkpoint for a robot's joints",
     "infer": "compute one action chunk from pictures",
     "ask": "ask a question about pictures",
+    "eval": "run a policy through simulated tasks and say how often it succeeds",
     "bench": "measure engine, loading, control loop, buses and sessions",
 }
 

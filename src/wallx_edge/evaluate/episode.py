@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -86,7 +88,6 @@ class Episode:
     policy: Any
     session: Session
     progress: Progress
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 Look = Callable[[Episode, float], None]
@@ -179,15 +180,13 @@ def run_episode(
 
 
 def _checksum(commands: NDArray[np.float64]) -> int:
-    import zlib
-
     return zlib.crc32(np.ascontiguousarray(commands).tobytes())
 
 
 def _seam(chunks: list[Any]) -> float:
     """How much farther than inside the chunks the rows jump where one takes over from another [rad]."""
     worst = 0.0
-    for before, after in zip(chunks, chunks[1:], strict=False):
+    for before, after in pairwise(chunks):
         inside = float(np.abs(np.diff(before.rows, axis=0)).max(initial=0.0))
         at = round((after.start - before.start) / before.step)
         if not 0 <= at < len(before.rows):

@@ -247,7 +247,7 @@ class Expert:
     def _reach_for(self, goal: Goal) -> Iterator[tuple[Floats, float, str]]:
         position, _, _ = self.place_of(goal)
         for height in (0.05, 0.012):
-            pose = self._reach.over(position + [0, 0, height])
+            pose = self._reach.over((position[0], position[1], position[2] + height))
             if pose is not None:
                 yield np.append(pose, CLOSED), 0.0, goal.text
         yield from self._stay(0.7, goal.text)

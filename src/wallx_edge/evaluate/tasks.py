@@ -236,7 +236,8 @@ def _pick_place(draw: _Draw) -> tuple[list[Thing], str, list[Goal], float]:
     blocks = [draw.block(colour) for colour in colours]
     name = blocks[0].name
     said = draw.phrase(
-        ("put the {} on the plate", "place the {} on the plate"), ("move the {} to the plate", "the {} goes on the plate")
+        ("put the {} on the plate", "place the {} on the plate"),
+        ("move the {} to the plate", "the {} goes on the plate"),
     )
     text = f"put the {name} on the plate"
     return [plate, *blocks], said.format(name), [Goal("place", name, "plate", text=text)], 16.0
@@ -264,9 +265,7 @@ def _collect_waste(draw: _Draw) -> tuple[list[Thing], str, list[Goal], float]:
         ("collect the waste into the bin", "put everything into the bin"),
         ("move all the waste into the bin", "everything goes into the bin"),
     )
-    goals = [
-        Goal("place", block.name, "bin", text=f"put the {block.name} into the bin") for block in blocks
-    ]
+    goals = [Goal("place", block.name, "bin", text=f"put the {block.name} into the bin") for block in blocks]
     return [bin_, *blocks], said, goals, 45.0
 
 
@@ -287,7 +286,9 @@ def _set_table(draw: _Draw) -> tuple[list[Thing], str, list[Goal], float]:
     things = [
         plate,
         Thing("fork", "bar", (0.028, 0.007, 0.010), metal, draw.spot(0.03, None, reach=STEEP), draw.yaw()),
-        Thing("knife", "bar", (0.028, 0.007, 0.010), (0.36, 0.38, 0.42), draw.spot(0.03, None, reach=STEEP), draw.yaw()),
+        Thing(
+            "knife", "bar", (0.028, 0.007, 0.010), (0.36, 0.38, 0.42), draw.spot(0.03, None, reach=STEEP), draw.yaw()
+        ),
         Thing("cup", "cup", (0.016, 0.022), COLOURS[draw.colours(1)[0]], draw.spot(0.02, None), 0.0),
         Thing(f"{colour} block", "box", (CUBE, CUBE, CUBE), COLOURS[colour], draw.thing_spot(0.02), draw.yaw()),
     ]
@@ -336,7 +337,9 @@ def make_scene(task: str, seed: int, variant: str = "train") -> Scene:
             if variant == "distractors":
                 left = [c for c in COLOURS if not any(c in thing.name for thing in things)][:2]
                 size = (0.010, 0.010, 0.016)
-                things += [Thing(f"{c} brick", "box", size, COLOURS[c], draw.spot(0.02, None), draw.yaw()) for c in left]
+                things += [
+                    Thing(f"{c} brick", "box", size, COLOURS[c], draw.spot(0.02, None), draw.yaw()) for c in left
+                ]
         except _NoRoom:
             continue
         break
@@ -344,7 +347,7 @@ def make_scene(task: str, seed: int, variant: str = "train") -> Scene:
         raise AssertionError("a scene of this task has no room on the table")
     cameras = CAMERAS
     if variant == "camera":
-        moved = np.array(cameras[0].position) + draw.random.uniform(-0.05, 0.05, 3)
-        cameras = (replace(cameras[0], position=tuple(float(v) for v in moved)), *cameras[1:])
+        x, y, z = (float(v) for v in np.array(cameras[0].position) + draw.random.uniform(-0.05, 0.05, 3))
+        cameras = (replace(cameras[0], position=(x, y, z)), *cameras[1:])
     world = WorldSpec(tuple(things), cameras, READY)
     return Scene(task, variant, world, instruction, tuple(goals), limit)
