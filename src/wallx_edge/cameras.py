@@ -20,6 +20,7 @@ from PIL import Image
 
 from wallx_edge.errors import ConfigError, DeviceError
 from wallx_edge.scene import PATTERN_SIDE, pattern
+from wallx_edge.shared_frames import FrameReader
 from wallx_edge.tables import Table
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Frame",
     "OpenCvCamera",
     "PatternCamera",
+    "SharedCamera",
     "VideoCamera",
     "camera_opener",
     "pattern",
@@ -395,6 +397,60 @@ class PatternCamera(Camera):
         self._is_closed = True
 
 
+class SharedCamera(Camera):
+    """Pictures that another process writes to shared memory, such as a simulated robot's."""
+
+    def __init__(self, name: str, path: Path, *, max_age: float = MAX_AGE, clock: Clock = time.monotonic) -> None:
+        """Blocks until the first picture, for up to 5 s.
+
+        Args:
+            name: the channel's, by habit the camera's role.
+            path: file of the frames.
+            max_age: oldest frame that ``read`` returns [s]
+            clock: CLOCK_MONOTONIC [s]
+
+        Raises:
+            ConfigError: what is written there is no picture of this name.
+            DeviceError: nobody writes there.
+        """
+        self.name = name
+        self._path = path
+        self._max_age = max_age
+        self._clock = clock
+        self._reader = FrameReader(path)
+        try:
+            shape = self._reader.shape(name)
+            if len(shape) != 3 or shape[2] != 3:
+                raise ConfigError(f"camera {name!r}: {path} has no pictures of that name, but an array of {shape}")
+            deadline = clock() + FIRST_FRAME
+            while self._reader.newest(name) is None:
+                if clock() > deadline:
+                    raise DeviceError(f"camera {name!r}: {path} had no picture within {FIRST_FRAME:g} s")
+                time.sleep(0.005)
+        except BaseException:
+            self._reader.close()
+            raise
+        self._is_closed = False
+
+    def read(self) -> Frame:
+        """The newest picture. Does not wait.
+
+        Raises:
+            DeviceError: it is older than ``max_age``, or the camera is closed.
+        """
+        if self._is_closed:
+            raise _closed(self.name)
+        found = self._reader.newest(self.name)
+        assert found is not None  # the constructor waited for it
+        frame = Frame(found.array, found.captured_at)
+        return _fresh(self.name, frame, self._clock(), self._max_age, f"nobody writes to {self._path} any more")
+
+    def close(self) -> None:
+        """Lets go of the memory; may be called again."""
+        self._is_closed = True
+        self._reader.close()
+
+
 def camera_opener(table: Table, *, clock: Clock = time.monotonic) -> Callable[[], Camera]:
     """Checks a ``[[camera]]`` table of a configuration file, and opens nothing.
 
@@ -406,6 +462,7 @@ def camera_opener(table: Table, *, clock: Clock = time.monotonic) -> Callable[[]
     video     path; loop (false); max_age (0.5) [s]
     folder    path; rate (10.0) [1/s]; loop (true); max_age (0.5) [s]
     pattern   width (640), height (480) [pixels]; seed (0)
+    shared    path: of the frames that a simulated robot writes, by role; max_age (0.5) [s]
     ========= ==================================================================================
 
     Args:
@@ -448,6 +505,8 @@ def camera_opener(table: Table, *, clock: Clock = time.monotonic) -> Callable[[]
     path = table.file.parent / table.text("path")
     if kind == "video":
         return partial(VideoCamera, role, path, loop=table.flag("loop", False), max_age=max_age, clock=clock)
+    if kind == "shared":
+        return partial(SharedCamera, role, path, max_age=max_age, clock=clock)
     rate = table.positive("rate", "pictures per second", 10.0)
     _check_rate(role, rate, max_age)
     return partial(FolderCamera, role, path, rate=rate, loop=table.flag("loop", True), max_age=max_age, clock=clock)
@@ -459,6 +518,7 @@ _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "video": (("path",), ("loop", "max_age")),
     "folder": (("path",), ("rate", "loop", "max_age")),
     "pattern": ((), ("width", "height", "seed")),
+    "shared": (("path",), ("max_age",)),
 }
 
 

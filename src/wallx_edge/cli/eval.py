@@ -112,6 +112,6 @@ def run(args: argparse.Namespace) -> int:
 def _others(path: Path) -> list[dict[str, Any]]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["outcomes"]
-        return [dict(task=o["task"], variant=o["variant"], seed=o["seed"], is_success=o["is_success"]) for o in found]
+        return [{key: o[key] for key in ("task", "variant", "seed", "is_success")} for o in found]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"--against {path} is no report of wallx-edge eval: {error}") from error

@@ -26,6 +26,7 @@ from wallx_edge.robot import Robot, lateness_us
 from wallx_edge.robot_config import RobotConfig
 from wallx_edge.safe_stop import daemon_socket_path, stop_file_path
 from wallx_edge.session import Moment, Session, SessionStatus
+from wallx_edge.session.recorded import tell_recorder
 
 __all__ = ["Daemon"]
 
@@ -286,21 +287,8 @@ class Daemon(Handler):
 
     def _keep(self, moment: Moment) -> None:
         """Tells the recorder, which never waits."""
-        recorder, decision = self.recorder, moment.decision
-        if recorder is None:
-            return
-        recorder.decision(decision.as_json())
-        if moment.observation is not None:
-            recorder.observation(moment.observation)
-        if moment.rows is not None:
-            recorder.chunk(
-                decision.sequence or 0,
-                moment.rows,
-                moment.start,
-                moment.step,
-                decision.observed_at if decision.observed_at is not None else moment.start,
-                decision.time,
-            )
+        if self.recorder is not None:
+            tell_recorder(self.recorder, moment)
 
     def _record(self) -> Recorder | None:
         if self._config.recording is None:

@@ -11,14 +11,17 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 from wallx_edge._emulator import FAULTS, ArmEmulator, CanArmEmulator
 from wallx_edge.errors import ConfigError
 from wallx_edge.sim import openarm
 from wallx_edge.sim.arm import EmulatedArm
+from wallx_edge.sim.filming import Filming
 from wallx_edge.sim.koch import KOCH
 from wallx_edge.sim.so101 import SO101
+from wallx_edge.sim.world import WorldSpec
 
 # the one table of emulated arms
 ROBOTS: dict[str, EmulatedArm | ModuleType] = {"so101": SO101, "koch": KOCH, "openarm": openarm}
@@ -52,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", default="239.74.163.2", help="of udp_multicast, with or without :PORT")
     parser.add_argument("--interface", default="", metavar="NAME", help="network interface for udp_multicast")
     parser.add_argument("--classic", action="store_true", help="a CAN line without FD")
+    parser.add_argument("--world", type=Path, metavar="FILE", help="a scene around the arm, JSON (needs MuJoCo)")
+    parser.add_argument("--frames", type=Path, metavar="FILE", help="where its cameras' pictures go, in /dev/shm")
+    parser.add_argument("--fps", type=float, default=15.0, help="pictures of each camera a second (15)")
     parser.add_argument("--json", action="store_true", help="report as JSON lines")
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop at the end of standard input")
 
@@ -73,11 +79,24 @@ def run(args: argparse.Namespace) -> int:
     calibration = robot.read_calibration(args.calibration) if args.calibration else robot.default_calibration()
     if args.write_calibration:
         robot.write_calibration(args.write_calibration, calibration)
+    if args.frames and not args.world:
+        raise ConfigError("--frames shows the cameras of a world: --world FILE is missing")
+    if args.world and not isinstance(robot, EmulatedArm):
+        raise ConfigError(f"{args.robot} stands in no world; only serial arms with a model of their geometry do")
+    spec = WorldSpec.read(args.world) if args.world else None
+    filming: Filming | None = None
     with _stop_signals() as stop_file:
         arm: ArmEmulator | CanArmEmulator
         if isinstance(robot, EmulatedArm):
-            arm = robot.make_arm(seed=args.seed, calibration=calibration)
+            world = robot.make_world(spec) if spec else None
+            arm = robot.make_arm(seed=args.seed, calibration=calibration, world=world)
             arm.start(link=args.link, log=args.log)
+            if spec and args.frames:
+                try:
+                    filming = Filming(arm, robot.make_world(spec), args.frames, args.fps)
+                except BaseException:
+                    arm.stop()
+                    raise
         else:
             rate = 0 if args.classic else 5_000_000
             arm = openarm.make_arm(seed=args.seed, calibration=calibration, data_bit_rate=rate)
@@ -100,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
                 _report(f"{args.robot} is ready on {args.link or arm.port}")
             _serve(arm, stop_file, args.until_stdin_closes, args.json)
         finally:
+            if filming:
+                filming.close()
             arm.stop()
     return 0
 

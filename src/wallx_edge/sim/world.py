@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,6 +107,43 @@ class WorldSpec:
     things: tuple[Thing, ...] = ()
     cameras: tuple[CameraSpec, ...] = CAMERAS
     pose: Mapping[str, float] | None = None
+
+    def write(self, path: Path) -> None:
+        """Writes it as JSON, which :meth:`read` reads."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> WorldSpec:
+        """Reads what :meth:`write` wrote.
+
+        Raises:
+            ConfigError: no such file, no JSON, or not the fields of a world.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            things = tuple(Thing(**{**t, "size": tuple(map(float, t["size"])), **_pairs(t)}) for t in values["things"])
+            cameras = tuple(
+                CameraSpec(**{**c, "position": tuple(c["position"]), "target": tuple(c["target"])})
+                for c in values["cameras"]
+            )
+            pose = values["pose"]
+            spec = cls(things, cameras, None if pose is None else {str(k): float(v) for k, v in pose.items()})
+            for thing in things:
+                if thing.shape not in _SIZES or len(thing.size) != _SIZES[thing.shape] or min(thing.size) <= 0:
+                    raise ValueError(f"{thing.name}: a {thing.shape} of size {thing.size}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"{path} is no world: {error}") from error
+        return spec
+
+
+# numbers in a thing's size
+_SIZES = {"box": 3, "bar": 3, "cylinder": 2, "cup": 2, "sphere": 1, "plate": 1, "bin": 2}
+
+
+def _pairs(thing: Mapping[str, Any]) -> dict[str, Any]:
+    red, green, blue = (float(v) for v in thing["colour"])
+    x, y = (float(v) for v in thing["position"])
+    return {"colour": (red, green, blue), "position": (x, y)}
 
 
 def require_mujoco() -> Any:
