@@ -18,7 +18,7 @@ __all__ = ["duration", "main"]
 
 # verb -> what it does; its module is wallx_edge.cli.<verb>, with add_arguments(parser) and run(args) -> exit code
 VERBS = {
-    "demo": "run the whole chain against an emulated arm and leave a plot and a summary",
+    "demo": "run the whole chain on a simulated arm and leave a film, a plot and a summary",
     "run": "let a checkpoint drive a robot",
     "daemon": "own a robot and take tasks over a socket",
     "tell": "send one request to the daemon of a robot",
