@@ -24,10 +24,11 @@ inline constexpr Duration kPlantStep = std::chrono::microseconds(500);
 struct BusOptions {
   int baud_rate = 1'000'000;
   std::uint64_t seed = 0;
-  TimePoint start{};                  // the plant's time zero
-  double supply = 12.0;               // without load, of servos made for 12 V; others get their share [V]
-  double supply_resistance = 0.1;     // wiring shared by all servos     [Ohm]
-  std::shared_ptr<WorldPlant> world;  // moves the joints; none: every servo carries a link of its own
+  TimePoint start{};               // the plant's time zero
+  double supply = 12.0;            // without load, of servos made for 12 V; others get their share [V]
+  double supply_resistance = 0.1;  // wiring shared by all servos     [Ohm]
+  std::shared_ptr<WorldPlant> world =
+      nullptr;  // moves the joints; none: every servo carries a link of its own
 };
 
 // a byte of an answer and when its last bit has left the servo
