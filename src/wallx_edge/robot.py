@@ -22,6 +22,7 @@ from wallx_edge.calibrate import check_signature
 from wallx_edge.embodiment import JointMode, load_calibration, load_embodiment, with_drops
 from wallx_edge.errors import BusTimeout, ConfigError, DeviceError, SafetyStop
 from wallx_edge.robot_config import RobotConfig
+from wallx_edge.robot_model import RobotModel
 from wallx_edge.safe_stop import Watcher, estop_socket_path, write_stop_file
 
 __all__ = ["Robot", "lateness_us"]
@@ -72,6 +73,7 @@ class Robot:
         self._adapter = adapter
         self._stop_file = stop_file
         self.max_first_step = max_first_step
+        self.model: RobotModel | None = None
         self._watcher: Watcher | None = None
         self._estop: _core.EstopListener | None = None  # listens as long as it is there
         self._robot = robot
@@ -102,12 +104,14 @@ class Robot:
         calibration = load_calibration(config.calibration, embodiment)
         by_joint = dict(zip((joint.name for joint in embodiment.joints), calibration, strict=True))
         check_signature(config.calibration, embodiment, by_joint, config.bus)
+        model = RobotModel.read(config.kinematics, embodiment) if config.kinematics else None
         adapter = Adapter(config.bus) if config.bus.adapter else None
         core = _core.make_robot(embodiment, calibration, adapter.config if adapter else config.bus.core())
         # a row may be as far again by the time it is due: the chunk took its time
         loop = _core.ControlLoop(core, rate_hz=config.rate_hz, max_first_step=2 * config.max_first_step)
         stop_file = write_stop_file(embodiment, calibration, config.bus)
         robot = cls(core, loop, stop_file, config.max_first_step, adapter, dropping)
+        robot.model = model
         _connected.add(robot)
         try:
             if adapter:

@@ -69,6 +69,8 @@ class RobotConfig:
         folder = "recordings"               # ~/.local/state/wallx-edge/recordings by default
         max_mib = 2048                      # that recordings of this file's name may take there [MiB]
 
+        [kinematics]                        # as robot_model.RobotModel.read: for end-effector checkpoints, and keep-out
+
         [session]                           # as session_config.SessionConfig; all of it may be left out
         mode = "rtc"                        # or latest, ensemble, sync
         reason = "subtask"                  # or full, off
@@ -96,6 +98,7 @@ class RobotConfig:
         recording: folder of the recordings and how much they may take there [bytes]; None: nothing is recorded.
         cameras: role -> its checked table.
         folder: of the checkpoint; None: the file has no policy.
+        kinematics: of :meth:`wallx_edge.robot_model.RobotModel.read`; None: the checkpoint speaks of joints.
     """
 
     path: Path
@@ -112,6 +115,7 @@ class RobotConfig:
     recording: tuple[Path, int] | None
     cameras: Mapping[str, Table]
     folder: Path | None
+    kinematics: Table | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -134,7 +138,7 @@ class RobotConfig:
         path = Path(path)
         top = Table(path, "", read_toml(path))
         driven = () if top.values.keys().isdisjoint(("policy", "camera")) else ("policy", "camera")
-        top.check_keys(("robot", "bus", *driven), ("control", "estop", "session", "recording"))
+        top.check_keys(("robot", "bus", *driven), ("control", "estop", "session", "recording", "kinematics"))
         base = path.parent
 
         robot = top.table("robot")
@@ -215,6 +219,7 @@ class RobotConfig:
             recording=_recording(top.table("recording"), base),
             cameras=cameras,
             folder=base / policy.text("checkpoint") if driven else None,
+            kinematics=top.table("kinematics") if "kinematics" in top.values else None,
         )
 
     @contextmanager

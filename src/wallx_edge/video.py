@@ -35,12 +35,13 @@ def require_av() -> Any:
 class Video:
     """Writes one file; a context manager that completes it."""
 
-    def __init__(self, path: Path, fps: int) -> None:
+    def __init__(self, path: Path, fps: int, keyframe_every: int = 0) -> None:
         """Opens nothing before the first frame.
 
         Args:
             path: of the mp4; replaced.
             fps: frames a second.
+            keyframe_every: frames from which decoding can begin; 0: as the encoder likes.
 
         Raises:
             ConfigError: PyAV is not installed, or has no encoder of :data:`ENCODERS`.
@@ -49,7 +50,7 @@ class Video:
         self._encoder = next((name for name in ENCODERS if name in self._av.codecs_available), "")
         if not self._encoder:
             raise ConfigError(f"this PyAV can write none of {', '.join(ENCODERS)}; reinstall wallx-edge[video]")
-        self._path, self._fps = path, fps
+        self._path, self._fps, self._keyframe_every = path, fps, keyframe_every
         self._container: Any = None
         self._stream: Any = None
         self.num_frames = 0
@@ -61,10 +62,12 @@ class Video:
             OSError: the file cannot be written.
         """
         if self._container is None:
-            self._container = self._av.open(str(self._path), "w")
+            self._container = self._av.open(str(self._path), "w", format="mp4")
             self._stream = self._container.add_stream(self._encoder, rate=Fraction(self._fps))
             self._stream.height, self._stream.width = image.shape[:2]
             self._stream.pix_fmt = "yuv420p"
+            if self._keyframe_every:
+                self._stream.codec_context.gop_size = self._keyframe_every
             if self._encoder == "libx264":
                 self._stream.options = {"crf": "21", "preset": "veryfast"}
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")

@@ -24,6 +24,7 @@ VERBS = {
     "tell": "send one request to the daemon of a robot",
     "status": "show what the daemon of a robot does",
     "replay": "drive the loop in simulation with a recording",
+    "export": "turn recordings of runs into a LeRobotDataset",
     "estop": "stop a robot that another program drives, at once",
     "sim": "start an emulated arm behind a serial port",
     "pull": "fetch a checkpoint from the hub",

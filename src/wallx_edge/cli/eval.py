@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from wallx_edge import _core
 from wallx_edge.errors import ConfigError
 from wallx_edge.evaluate.campaign import Campaign, against, jobs_of, run_jobs, summarize
 from wallx_edge.evaluate.page import write_page
+from wallx_edge.evaluate.taping import Taping
 from wallx_edge.evaluate.tasks import TASKS, VARIANTS
 
 
@@ -34,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fleet", default="", metavar="ADDRESS", help="of a Ray cluster, or local")
     parser.add_argument("--out", type=Path, help="folder for a page with plots and videos")
     parser.add_argument("--videos", type=int, default=1, help="of each task and variant, with --out (1)")
+    parser.add_argument(
+        "--record", type=Path, metavar="DIR", help="successful episodes as a LeRobotDataset, new folder"
+    )
     parser.add_argument("--against", type=Path, metavar="REPORT", help="report.json of another run, to pair with")
     parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -49,6 +54,10 @@ def run(args: argparse.Namespace) -> int:
         args.precision,
         args.blank,
     )
+    if args.record and (args.fleet or args.workers > 1):
+        raise ConfigError("--record writes one dataset from one process: leave --workers and --fleet out")
+    if args.record and args.record.exists() and any(args.record.iterdir()):
+        raise ConfigError(f"--record {args.record} is not empty; name another folder or remove it")
     if not 0 <= args.workers <= 1024:
         raise ConfigError(f"--workers is {args.workers}, expected 0 to 1024")
     others = _others(args.against) if args.against else None
@@ -60,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("episodes", total=len(jobs))
-        outcomes = run_jobs(jobs, args.workers, lambda _: progress.advance(bar), args.fleet)
+        with Taping(args.record) if args.record else nullcontext() as taping:
+            outcomes = run_jobs(jobs, args.workers, lambda _: progress.advance(bar), args.fleet, taping)
     wall = time.monotonic() - began
     summaries = summarize(outcomes)
     simulated = sum(o.ticks for o in outcomes) / 200
@@ -106,6 +116,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.out:
         console.print(f"{args.out}/index.html, {args.out}/report.json", soft_wrap=True)
+    if args.record:
+        console.print(f"{args.record}: {sum(o.is_success for o in outcomes)} episodes", soft_wrap=True)
     return 0
 
 

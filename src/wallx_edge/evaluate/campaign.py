@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from wallx_edge.errors import ConfigError
-from wallx_edge.evaluate.episode import Outcome, run_episode
+from wallx_edge.evaluate.episode import Episode, Look, Outcome, run_episode
 from wallx_edge.evaluate.seeing import Seeing
+from wallx_edge.evaluate.taping import Taping
 from wallx_edge.evaluate.tasks import TASKS, VARIANTS, make_scene
 
 __all__ = ["Campaign", "Job", "Summary", "interval", "jobs_of", "run_jobs", "summarize"]
@@ -75,16 +76,26 @@ class Job:
     is_blanked: bool
     video: str = ""  # file to write
 
-    def run(self) -> Outcome:
-        """Does it. Blocks."""
+    def run(self, also: Look | None = None) -> Outcome:
+        """Does it. Blocks.
+
+        Args:
+            also: a further onlooker.
+        """
         scene = make_scene(self.task, self.seed, self.variant)
         with closing(Seeing(self.video)) as seeing:
+
+            def look(episode: Episode, now: float) -> None:
+                seeing.look(episode, now)
+                if also is not None:
+                    also(episode, now)
+
             if self.policy in EXPERTS:
-                return run_episode(scene, self.seed, self.policy, look=seeing.look)
+                return run_episode(scene, self.seed, self.policy, look=look)
             from wallx_edge.evaluate.checkpoint import CheckpointPolicy  # the engine, in this process only
 
             policy = CheckpointPolicy(self.policy, self.precision, self.seed, self.is_blanked)
-            return run_episode(scene, self.seed, lambda *_: policy.for_scene(scene), look=seeing.look)
+            return run_episode(scene, self.seed, lambda *_: policy, look=look)
 
 
 def jobs_of(campaign: Campaign, videos: Path | None = None, num_videos: int = 1) -> list[Job]:
@@ -107,7 +118,11 @@ def jobs_of(campaign: Campaign, videos: Path | None = None, num_videos: int = 1)
 
 
 def run_jobs(
-    jobs: Sequence[Job], workers: int, on_outcome: Callable[[Outcome], None] | None = None, fleet: str = ""
+    jobs: Sequence[Job],
+    workers: int,
+    on_outcome: Callable[[Outcome], None] | None = None,
+    fleet: str = "",
+    taping: Taping | None = None,
 ) -> list[Outcome]:
     """Runs them; the outcomes do not depend on how many processes there are. Blocks.
 
@@ -116,20 +131,26 @@ def run_jobs(
         workers: processes; 0: one a core, 1: this one.
         on_outcome: called as they come, in order.
         fleet: address of a Ray cluster, or ``local`` for one on this computer; empty: no Ray.
+        taping: what keeps the successful ones as a dataset; one process then.
 
     Raises:
         ConfigError: Ray is asked for and not installed.
     """
     outcomes = []
-    for outcome in _mapped(jobs, workers or len(os.sched_getaffinity(0)), fleet):
+    for outcome in _mapped(jobs, workers or len(os.sched_getaffinity(0)), fleet, taping):
         outcomes.append(outcome)
         if on_outcome is not None:
             on_outcome(outcome)
     return outcomes
 
 
-def _mapped(jobs: Sequence[Job], workers: int, fleet: str) -> Iterator[Outcome]:
-    if fleet:
+def _mapped(jobs: Sequence[Job], workers: int, fleet: str, taping: Taping | None) -> Iterator[Outcome]:
+    if taping is not None:
+        for job in jobs:
+            outcome = job.run(taping.look)
+            taping.end(outcome)
+            yield outcome
+    elif fleet:
         yield from _on_fleet(jobs, fleet)
     elif workers == 1:
         yield from map(Job.run, jobs)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from wallx_edge import _core
 from wallx_edge.computing import Computing
-from wallx_edge.evaluate.tasks import Scene
 from wallx_edge.policy import Follow, Policy
 from wallx_edge.policy_config import PolicyConfig
 from wallx_edge.types import ActionChunk, Observation
@@ -43,10 +42,6 @@ class CheckpointPolicy(Policy):
         config = PolicyConfig(cameras=("face_view", "wrist_view"), resolution=224, step=0.04, seed=seed)
         super().__init__(directory, config, _engine(directory, precision))
         self._is_blanked = is_blanked
-
-    def for_scene(self, scene: Scene) -> CheckpointPolicy:
-        """Itself: a checkpoint knows nothing of a scene but what it is shown."""
-        return self
 
     def act(
         self,

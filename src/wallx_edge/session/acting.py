@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wallx_edge.action_map import ActionMap
+from wallx_edge.action_map import ActionMap, RowsRefused
 from wallx_edge.cameras import Camera
 from wallx_edge.embodiment import JointMode
 from wallx_edge.errors import DeviceError
@@ -71,6 +71,7 @@ class Inferred:
         place: where it goes.
         instruction: in force when it was observed.
         generation: of the loop, then.
+        problem: why its rows became no joint rows; empty: they did.
     """
 
     observation: Observation
@@ -80,6 +81,7 @@ class Inferred:
     place: Place
     instruction: Instruction
     generation: int
+    problem: str = ""
 
 
 class Actor:
@@ -173,4 +175,11 @@ class Actor:
         settings = self._policy.config
         deadline = plan.end if plan is not None else observation.captured_at + settings.horizon * settings.step
         chunk = self._policy.act(told, follow=execution.follow(place), deadline=deadline)
-        return Inferred(observation, chunk, self._map.joint_rows(chunk), measured, place, instruction, generation)
+        # where the rows before these end: the same branch, and no drift of an arm with joints to spare
+        seed = measured if plan is None else plan.rows[min(max(place.first - 1, 0), len(plan.rows) - 1)]
+        problem = ""
+        try:
+            rows = self._map.joint_rows(chunk, seed)
+        except RowsRefused as refused:
+            rows, problem = np.repeat(measured[np.newaxis], chunk.horizon, axis=0), str(refused)
+        return Inferred(observation, chunk, rows, measured, place, instruction, generation, problem)

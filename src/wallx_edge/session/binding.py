@@ -65,7 +65,7 @@ class Binding:
                 raise ConfigError(f"session.camera_delay.{role}: the policy does not look at such a camera")
         rows.append(BindingRow("statistics", policy.statistics, policy.statistics_source))
 
-        action_map = ActionMap(policy.action_layout, policy.state_layout, robot.embodiment)
+        action_map = ActionMap(policy.action_layout, policy.state_layout, robot.embodiment, robot.model)
         for joint in robot.embodiment.joints:
             # a slot that ActionMap took is one joint of width 1 [rad]; a wheel's is its speed
             is_wheel = joint.mode == JointMode.velocity
@@ -77,6 +77,9 @@ class Binding:
                 else f"{limits.min_position:+.2f} .. {limits.max_position:+.2f} rad"
             )
             rows.append(BindingRow("joint", f"{joint.name} [{unit}]", f"{joint.name}, id {joint.id}, {bounds}"))
+        for arm in robot.model.arms if robot.model else ():
+            base, tool = f"{arm.side} arm", ", ".join(arm.kinematics.joints)
+            rows.append(BindingRow("arm", base, f"{tool}; {'gripper ' + arm.gripper if arm.gripper else 'no gripper'}"))
         width = len(robot.embodiment.joints)
         rows.append(BindingRow("width", f"action {policy.action_layout.width}", f"{width} joints"))
         rows.append(BindingRow("width", f"state {policy.state_layout.width}", f"{width} joints"))

@@ -13,10 +13,12 @@ from wallx_edge.cameras import Camera
 from wallx_edge.embodiment import load_calibration, load_embodiment
 from wallx_edge.errors import SafetyStop
 from wallx_edge.robot import Robot
+from wallx_edge.robot_model import RobotModel
 from wallx_edge.session.pace import Desk, Outcome
 from wallx_edge.sim.arm import EmulatedArm
 from wallx_edge.sim.so101 import SO101
 from wallx_edge.sim.world import World, WorldCamera
+from wallx_edge.tables import Table
 
 __all__ = ["StepPace", "SteppedRobot"]
 
@@ -35,11 +37,13 @@ class SteppedRobot(Robot):
         rate_hz: float = 200.0,
         max_first_step: float = 0.5,
         world: World | None = None,
+        kinematics: Table | None = None,
     ) -> None:
         """Builds arm and loop and connects them.
 
         Args:
             arm: the emulated robot.
+            kinematics: as ``[kinematics]`` of a ROBOT.toml; without it the policy speaks of joints.
             world: where it stands, of :meth:`EmulatedArm.make_world`; without one every joint is on its own.
             seed: of its faults.
             rate_hz: of the loop [1/s].
@@ -72,6 +76,7 @@ class SteppedRobot(Robot):
             ring_capacity=65536,
         )
         super().__init__(core, loop, max_first_step=max_first_step)
+        self.model = RobotModel.read(kinematics, embodiment) if kinematics else None
         core.connect()
         self._wait_for_feedback()
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wallx_edge import _core
 from wallx_edge.generation import GenerationConfig, OnText
 from wallx_edge.policy import Follow
+from wallx_edge.robot_model import RobotModel
 from wallx_edge.types import ActionChunk, DofLayout, Observation
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class DrivenRobot(Protocol):
 
     loop: _core.ControlLoop
     max_first_step: float
+    model: RobotModel | None
     embodiment: _core.Embodiment
     joint_names: tuple[str, ...]
 

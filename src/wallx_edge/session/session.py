@@ -404,7 +404,7 @@ class Session:
         if inferred.instruction.epoch != self._instruction.epoch:
             self._drop(now, "the instruction changed", inferred)
             return
-        why = refusal(
+        why = inferred.problem or refusal(
             inferred.chunk,
             inferred.rows,
             inferred.measured,
