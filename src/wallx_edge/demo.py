@@ -62,7 +62,6 @@ role = "{role}"
 kind = "pattern"
 width = 320
 height = 240
-seed = {seed}
 """
 _SHARED_CAMERA = """
 [[camera]]
@@ -91,8 +90,9 @@ def prepare(folder: Path, port: Path, rate_hz: float = 200.0, seed: int = 0, fra
     write_calibration(folder / "calibration.json")
     text = _ROBOT_TOML.format(port=port, rate_hz=rate_hz)
     for index, role in enumerate(ROLES):
-        camera = _SHARED_CAMERA if frames else _PATTERN_CAMERA
-        text += camera.format(role=role, seed=index, path=frames)
+        text += (_SHARED_CAMERA if frames else _PATTERN_CAMERA).format(role=role, path=frames)
+        if index and not frames:
+            text += f"seed = {index}\n"
     (folder / "robot.toml").write_text(text, encoding="utf-8")
     return RobotConfig.load(folder / "robot.toml")
 
