@@ -179,7 +179,7 @@ class Policy:
             noise = self.noise()
         options = self.flow()
         if follow is not None and len(follow.rows):
-            options |= self._guidance(follow)
+            options |= self._guidance(follow, observation.state)
         if self.queue is None:
             self.shared_tokens = self._context.prefill(*prompt)
             normalized = self._context.denoise(noise, **options)
@@ -299,8 +299,8 @@ class Policy:
         tokens = (-1, nothing, nothing) if is_text else (self._state_id, state, self._state_mask)
         return (ids, pictures.pixel_values, pictures.grids, *tokens)
 
-    def _guidance(self, follow: Follow) -> dict[str, Any]:
-        """What the engine is told of the rows to follow, in the model's range, row by row."""
+    def _guidance(self, follow: Follow, state: NDArray[np.float64]) -> dict[str, Any]:
+        """What the engine is told of the rows to follow, in the model's range, row by row, at a state (state_dim,)."""
         horizon, rows = self.config.horizon, follow.rows
         if rows.ndim != 2 or rows.shape[1] != self.action_layout.width or len(rows) > horizon:
             raise ConfigError(
@@ -308,14 +308,11 @@ class Policy:
             )
         if not 0 <= follow.num_frozen <= len(rows):
             raise ConfigError(f"{follow.num_frozen} frozen rows of {len(rows)} to follow")
-        if self._relative.slots:
-            raise ConfigError(
-                f"rows of {', '.join(self._relative.slots)} cannot be followed: they are relative to the state; "
-                "choose another session mode than rtc"
-            )
         whole = np.zeros((horizon, self._action.width))
         # what no longer has a row before it is not drawn anywhere, but must be a number: the last one
         whole[:, self._action_mask != 0] = rows[np.minimum(np.arange(horizon), len(rows) - 1)]
+        # what was relative to the state of the chunk before is relative to this one's now
+        whole = self._relative.relative(whole, self._whole(state), self._action_mask != 0)
         return {
             "previous": self._action.normalize(whole, is_clamped=False),
             "guidance": _core.guidance_weights(follow.num_frozen, len(rows), horizon),

@@ -1,4 +1,4 @@
-"""Relative: rows that a model says relative to the state, made absolute in the frame of the robot's base."""
+"""Relative: rows that a model says relative to the state, made absolute in the frame of the robot's base, and back."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -98,16 +98,52 @@ class RelativeActions:
         Raises:
             ConfigError: rows or a state from which no rotation follows; the message names the slot.
         """
+        return self._changed(_compose, rows, state, used)
+
+    def relative(self, rows: Floats, state: Floats, used: NDArray[np.bool_] | None = None) -> Floats:
+        """Absolute rows as a model says them relative to a state: what :meth:`absolute` undoes.
+
+        So a chunk that was relative to an older state can be followed by one that is relative to a newer.
+
+        Args:
+            rows: SI, in :attr:`layout`   (horizon, dof)
+            state: SI, in the state's layout   (state_dim,)
+            used: as for :meth:`absolute`   (dof,)
+
+        Returns:
+            SI, in the action's layout   (horizon, dof)
+
+        Raises:
+            ConfigError: as :meth:`absolute`.
+        """
+        return self._changed(_decompose, rows, state, used)
+
+    def _changed(
+        self,
+        change: Callable[[_Pair, Floats, Floats], Floats],
+        rows: Floats,
+        state: Floats,
+        used: NDArray[np.bool_] | None,
+    ) -> Floats:
         out: Floats = np.array(rows, np.float64)
         for pair in self._pairs:
             if used is not None and not used[pair.action.start]:
                 continue
-            relative, now = rows[:, pair.action.columns], state[pair.state.columns]
+            values, now = rows[:, pair.action.columns], state[pair.state.columns]
             try:
-                out[:, pair.action.columns] = _compose(pair, relative, now)
+                out[:, pair.action.columns] = change(pair, values, now)
             except ConfigError as error:
                 raise ConfigError(f"slot {pair.action.name}, with the state's {pair.state.name}: {error}") from error
         return out
+
+
+def _decompose(pair: _Pair, absolute: Floats, now: Floats) -> Floats:
+    if pair.ending == _POSITION:
+        return compose_position(absolute, -now)
+    _, to_matrix, from_matrix = _ROTATIONS[pair.ending]
+    _, state_to_matrix, _ = _ROTATIONS[pair.state_ending]
+    # R_relative = R_absolute R_state^-1
+    return from_matrix(to_matrix(absolute) @ np.swapaxes(state_to_matrix(now), -1, -2))
 
 
 def _compose(pair: _Pair, relative: Floats, now: Floats) -> Floats:

@@ -74,6 +74,15 @@ def test_the_outcomes_do_not_depend_on_the_number_of_processes() -> None:
     assert json.loads(ended.stdout)["outcomes"] == alone
 
 
+def test_a_fleet_gives_the_same_outcomes() -> None:
+    pytest.importorskip("ray", reason="the extra fleet is not installed")
+    jobs = jobs_of(Campaign(("reach",), episodes=2))
+    command = [*PROGRAM, "eval", "reach", "--episodes", "2", "--fleet", "local", "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["outcomes"] == [outcome.as_json() for outcome in run_jobs(jobs, 1)]
+
+
 def test_reached_is_near_for_half_a_second() -> None:
     scene = make_scene("reach", 0)
     world = SO101.make_world(scene.world)

@@ -19,7 +19,7 @@ from casefiles import replace as replace_file
 from golden import CASES, read_safetensors
 from wallx_edge.errors import CheckpointError, ConfigError
 from wallx_edge.geometry import compose_position, compose_rotation, matrix_from_rot6d, rot6d_from_matrix
-from wallx_edge.policy import Policy, PolicyConfig
+from wallx_edge.policy import Follow, Policy, PolicyConfig
 from wallx_edge.types import Observation
 
 CASE = {case.name.split("_")[0]: case for case in CASES}
@@ -188,6 +188,18 @@ def test_relative_rows_follow_the_state() -> None:
     np.testing.assert_allclose(difference[:, :3], np.tile([0.1, -0.2, 0.3], (16, 1)), atol=1e-12)
     assert not difference[:, 3:].any()
     assert policy.action_layout.names[0] == "follow_left_ee_cartesian_pos"
+
+
+@EVERY_CASE
+def test_rows_of_the_chunk_before_are_continued_wherever_the_state_is_now(golden: Path) -> None:
+    policy = Policy.load(golden, wishes(golden))
+    before = policy.act(look(golden)).rows
+    state = look(golden).state.copy()
+    state[0:3] += [0.05, -0.02, 0.03]  # a position
+    drawn = policy.act(replace(look(golden), state=state), follow=Follow(before[5:], 3)).rows
+    np.testing.assert_allclose(drawn[:3], before[5:8], rtol=0, atol=2e-5 * max(1.0, np.abs(before).max()))
+    free = policy.act(replace(look(golden), state=state)).rows
+    assert np.abs(drawn[3:] - free[3:]).max() > 1e-3
 
 
 def test_a_state_from_which_no_rotation_follows_is_refused() -> None:

@@ -121,3 +121,24 @@ def test_slots_that_cannot_be_matched_are_refused(action: dict[str, int], state:
     with pytest.raises(CheckpointError) as caught:
         RelativeActions(layout(action), layout(state))
     assert text in str(caught.value)
+
+
+def test_relative_undoes_absolute() -> None:
+    relative = RelativeActions(layout(ACTION | BASE), layout(STATE | BASE))
+    rows, state = RANDOM.standard_normal((5, 26)), RANDOM.standard_normal(26)
+    for start in (3, 13):
+        rows[:, start : start + 6] = rot6d_from_matrix(turns(5))
+        state[start : start + 6] = rot6d_from_matrix(turns(1)[0])
+    used = np.ones(26, bool)
+    used[10:20] = False
+    for mask in (None, used):
+        again = relative.relative(relative.absolute(rows, state, mask), state, mask)
+        np.testing.assert_allclose(again, rows, atol=1e-12)
+    # what is absolute now is another thing relative to another state
+    other = state.copy()
+    other[:3] += 0.1
+    moved = relative.relative(relative.absolute(rows, state), other)
+    np.testing.assert_allclose(moved[:, :3], rows[:, :3] - 0.1, atol=1e-12)
+    state[3:9] = 0
+    with pytest.raises(ConfigError, match="master_left_ee_rotation_6D_relative, with the state's"):
+        relative.relative(rows, state)

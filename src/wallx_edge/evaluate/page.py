@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,11 +102,13 @@ def _plot(path: Path, summaries: Sequence[Summary], outcomes: Sequence[Outcome])
     axes[0].set_xlim(0, 1.05)
     axes[0].set_title("success, 95 %")
     groups = [[o for o in outcomes if (o.task, o.variant) == (s.task, s.variant)] for s in summaries]
-    times = [[o.time for o in group if o.is_success] or [float("nan")] for group in groups]
-    axes[1].boxplot(times, orientation="horizontal", positions=list(places))
-    axes[1].set_title("time to success [s]")
-    axes[2].boxplot([[o.jerk for o in group] for group in groups], orientation="horizontal", positions=list(places))
-    axes[2].set_title("jerk of the commands [rad/s³]")
+    for place, group in enumerate(groups):
+        for axis, values in ((axes[1], [o.time for o in group if o.is_success]), (axes[2], [o.jerk for o in group])):
+            axis.plot(values, [place] * len(values), "|", color="tab:blue", markersize=14, alpha=0.5)
+            if values:
+                axis.plot(statistics.median(values), place, "o", color="tab:orange")
+    axes[1].set_title("time to success [s], median")
+    axes[2].set_title("jerk of the commands [rad/s³], median")
     axes[2].set_xscale("log")
     axes[0].set_yticks(list(places), names)
     axes[0].invert_yaxis()
