@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -18,14 +17,14 @@ from wallx_edge.cameras import Camera
 from wallx_edge.errors import AnswerError, ConfigError, SafetyStop
 from wallx_edge.policy import Policy
 from wallx_edge.reasoner import Reasoner
-from wallx_edge.robot import lateness_us
+from wallx_edge.session.account import Account
 from wallx_edge.session.acting import MAX_REFUSALS, Actor, Inferred, refusal
 from wallx_edge.session.binding import Binding
-from wallx_edge.session.decision import Decision, Journal, Kind, Moment
+from wallx_edge.session.decision import Kind, Moment
 from wallx_edge.session.execution import Execution, Late, PlayedChunk
 from wallx_edge.session.pace import Outcome, Pace, RealTime
 from wallx_edge.session.parts import ActingPolicy, DrivenRobot, Thinker
-from wallx_edge.session.status import Rate, SessionState, SessionStatus
+from wallx_edge.session.status import SessionStatus
 from wallx_edge.session.subtask import Cause, Instruction, Progress, Thinking, check_words
 from wallx_edge.session.thinking import Question, Thought, Thoughts
 from wallx_edge.session_config import SessionConfig
@@ -34,7 +33,6 @@ from wallx_edge.types import ActionChunk, Observation
 __all__ = ["Session"]
 
 TICK = 0.05  # between looks at the loop, at the latest [s]
-MAX_CHUNKS = 4096  # that are remembered
 
 
 class Session:
@@ -89,27 +87,15 @@ class Session:
         self._execution = Execution(self.config, settings.horizon, settings.step)
         self._desk = self._pace.desk("policy")
         self._thoughts = Thoughts(reasoner, self._pace.desk("reasoner"), self.config) if reasoner else None
-        self._journal = Journal()
         self._progress = Progress(self.config)
         self._thinking = Thinking(self.config)
 
-        self._lock = threading.Lock()  # of what status() and other threads see
-        self._instruction = Instruction.of_task(check_words(task, "task"))
+        self._account = Account(check_words(task, "task"), self.config)
         self._requests: deque[Callable[[float], None]] = deque()
-        self._chunks: deque[PlayedChunk] = deque(maxlen=MAX_CHUNKS)
-        self._status = SessionStatus(
-            task=task,
-            subtask=task,
-            mode=self.config.mode,
-            reason_state="off" if self.config.reason == "off" else "idle",
-        )
-        self._policy_rate, self._reasoner_rate = Rate(10.0), Rate(60.0)
         self._has_run = False
         self._is_stopped = False
         self._is_paused = False
-        self._begin = 0.0
         self._loop_state = ""
-        self._holds_before = 0
         self._seen: Observation | None = None  # the newest, whose pictures the policy's context holds
         self._num_refused = self._num_late = 0  # in a row
         self._was_cancelled = False  # the inference under way, by the operator's words
@@ -124,23 +110,23 @@ class Session:
             DeviceError: a camera has stopped, or shows the same picture for too long.
             SafetyStop: the loop has stopped the robot.
         """
-        return self._actor.observe(self._instruction.subtask)[0]
+        return self._actor.observe(self._account.instruction.subtask)[0]
 
     def infer(self) -> tuple[ActionChunk, NDArray[np.float64]]:
         """One observation, one chunk, and its joint rows [rad] (horizon, joints); moves nothing. Before :meth:`run`."""
-        inferred = self._actor.infer(self._instruction, self._execution, None)
+        inferred = self._actor.infer(self._account.instruction, self._execution, None)
         return inferred.chunk, inferred.rows
 
     def stop(self) -> None:
         """Brakes at once, and :meth:`run` ends soon; also from a signal handler."""
         self._is_stopped = True
-        if self._status.state in ("running", "paused"):
+        if self._account.is_live:
             self._robot.loop.hold()
         self._pace.wake()
 
     def pause(self) -> None:
         """Brakes along the limits and keeps the last command until :meth:`resume`. Nothing is inferred meanwhile."""
-        if self._status.state in ("running", "paused"):
+        if self._account.is_live:
             self._robot.loop.hold()
         self._request(self._pause)
 
@@ -155,7 +141,7 @@ class Session:
             ConfigError: no words.
         """
         words = check_words(task, "task")
-        self._request(lambda now: self._instruct(now, "task", self._instruction.with_task(words)))
+        self._request(lambda now: self._instruct(now, "task", self._account.instruction.with_task(words)))
 
     def set_subtask(self, subtask: str | None) -> None:
         """The operator's subtask, which overrides everything; ``None``: the Reasoner's turn, it is asked at once.
@@ -164,7 +150,7 @@ class Session:
             ConfigError: no words.
         """
         words = None if subtask is None else check_words(subtask, "subtask")
-        self._request(lambda now: self._instruct(now, "subtask", self._instruction.with_operator(words)))
+        self._request(lambda now: self._instruct(now, "subtask", self._account.instruction.with_operator(words)))
 
     def ask(self, question: str, timeout: float = 30.0) -> str:
         """An answer about the newest pictures. Blocks until it is there; the robot goes on acting.
@@ -177,8 +163,8 @@ class Session:
         thoughts = self._thoughts
         if thoughts is None:
             raise ConfigError("ask: this session has no Reasoner")
-        if self._status.state not in ("running", "paused"):
-            raise ConfigError(f"ask: the session is {self._status.state}, not running")
+        if not self._account.is_live:
+            raise ConfigError(f"ask: the session is {self._account.state}, not running")
         answer: Future[str] = Future()
         thoughts.put(Question(words, answer))
         self._pace.wake()
@@ -196,41 +182,16 @@ class Session:
         Returns:
             what ends the subscription.
         """
-        return self._journal.subscribe(callback)
+        return self._account.subscribe(callback)
 
     @property
     def chunks(self) -> list[PlayedChunk]:
         """What was handed to the loop, oldest first; the newest 4096."""
-        with self._lock:
-            return list(self._chunks)
+        return self._account.chunks
 
     def status(self) -> SessionStatus:
         """What a display shows. Does not block."""
-        now = self._pace.now()
-        loop = self._robot.loop
-        histogram, counters = loop.lateness_histogram(), loop.counters()
-        with self._lock:
-            newest = self._chunks[-1] if self._chunks else None
-            since = self._begin
-            return replace(
-                self._status,
-                time=now,
-                elapsed=now - since if since else 0.0,
-                loop_state=loop.state,
-                task=self._instruction.task,
-                subtask=self._instruction.subtask,
-                subtask_from=self._instruction.source,
-                policy_hz=self._policy_rate.per_s(now, since) if since else 0.0,
-                reasoner_hz=self._reasoner_rate.per_s(now, since) if since else 0.0,
-                loop_hz=1 / loop.period_s,
-                loop_late_p50_us=lateness_us(histogram, 0.5),
-                loop_late_p99_us=lateness_us(histogram, 0.99),
-                chunk_age=now - newest.observed_at if newest else 0.0,
-                holds=counters["holds"] - self._holds_before if since else 0,
-                overruns=counters["overruns"],
-                limited_ticks=dict(counters["limited_ticks"]),
-                frames=self._actor.num_frames,
-            )
+        return self._account.status(self._pace.now(), self._robot.loop, self._actor.num_frames)
 
     # the run
 
@@ -255,15 +216,15 @@ class Session:
         if self._has_run:
             raise ConfigError("a session runs once; make another one")
         self._has_run = True
-        self._set(state="starting")
+        self._account.set(state="starting")
         queue = self._pace.queue()
         try:
             self._policy.queue = queue
             if self._reasoner is not None:
                 self._reasoner.queue = queue
-            self._actor.infer(self._instruction, self._execution, None)  # warm
+            self._actor.infer(self._account.instruction, self._execution, None)  # warm
             if self._is_stopped:
-                self._set(state="stopped")
+                self._account.set(state="stopped")
                 return False
             with self._robot.enabled():
                 try:
@@ -273,11 +234,11 @@ class Session:
                     # brake before waiting: the policy may still be computing
                     self._robot.loop.hold()
         except BaseException:
-            self._set(state="failed")
+            self._account.set(state="failed")
             raise
         finally:
             self._end(queue)
-        self._set(state="stopped")
+        self._account.set(state="stopped")
         return not was_stopped
 
     def _end(self, queue: Any) -> None:
@@ -306,16 +267,14 @@ class Session:
                 on_tick(self.status())
             self._pace.wait(min(wake_at, next_look, now + TICK) - self._pace.now())
         if self._is_stopped:
-            self._tell(self._pace.now(), "stop", "the operator stopped it")
+            self._account.tell(self._pace.now(), "stop", "the operator stopped it")
 
     def begin(self, now: float) -> None:
         """The motors are enabled: from here on :meth:`advance` decides. Called by :meth:`run`."""
-        with self._lock:
-            self._begin = now
-            self._holds_before = self._robot.loop.counters()["holds"]
+        self._account.begin(now, self._robot.loop.counters()["holds"])
         self._loop_state = self._robot.loop.state
-        self._set(state="running")
-        self._tell(now, "start", f"mode {self.config.mode}, reason {self.config.reason}")
+        self._account.set(state="running")
+        self._account.tell(now, "start", f"mode {self.config.mode}, reason {self.config.reason}")
 
     def advance(self, now: float, deadline: float | None = None) -> float:
         """Takes what has come and begins what is due; never waits. Called by :meth:`run`, or in lock-step.
@@ -355,8 +314,7 @@ class Session:
         if deadline is None or now < deadline or self._desk.is_busy or self._is_paused:
             return False
         record = self._robot.loop.snapshot()
-        with self._lock:
-            last = self._chunks[-1] if self._chunks else None
+        last = self._account.newest
         if last is None:
             return True
         rests_at = last.start + len(last.rows) * last.step + self._robot.loop.max_stop_time_s + 1.0
@@ -377,13 +335,13 @@ class Session:
             return
         self._loop_state = record["state"]
         if record["state"] == "hold":
-            self._tell(now, "hold", record["cause"]["reason"], sequence=record["plan_sequence"] or None)
+            self._account.tell(now, "hold", record["cause"]["reason"], sequence=record["plan_sequence"] or None)
 
     def _infer(self, now: float) -> None:
-        instruction, plan = self._instruction, self._execution.plan
+        instruction, plan = self._account.instruction, self._execution.plan
         if plan is not None and self._loop_state in ("calibrated", "armed"):
             plan = None
-        self._tell(now, "observe", "the next chunk is due" if plan is not None else "no rows are in force")
+        self._account.tell(now, "observe", "the next chunk is due" if plan is not None else "no rows are in force")
         self._desk.begin(lambda: self._actor.infer(instruction, self._execution, plan), now)
 
     def _take(self, now: float, outcome: Outcome) -> None:
@@ -401,7 +359,7 @@ class Session:
         inferred = cast(Inferred, outcome.result)
         self._was_cancelled = False
         self._seen = inferred.observation
-        if inferred.instruction.epoch != self._instruction.epoch:
+        if inferred.instruction.epoch != self._account.instruction.epoch:
             self._drop(now, "the instruction changed", inferred)
             return
         why = inferred.problem or refusal(
@@ -413,8 +371,8 @@ class Session:
         )
         if why:
             self._num_refused += 1
-            self._add(refused=1)
-            self._tell(now, "refuse", f"refused: {why}", inferred.observation.captured_at)
+            self._account.add(refused=1)
+            self._account.tell(now, "refuse", f"refused: {why}", inferred.observation.captured_at)
             if self._num_refused == MAX_REFUSALS:
                 raise SafetyStop(f"{MAX_REFUSALS} chunks in a row were refused; the last one: {why}")
             self._execution.hurry()
@@ -447,33 +405,26 @@ class Session:
             self._execution.clear()
             return
         played = PlayedChunk(sequence, observed_at, now, made.step, made.rows, made.start, delay)
-        with self._lock:
-            self._chunks.append(played)
-            self._policy_rate.add(now)
-            self._status = replace(
-                self._status,
-                chunks=self._status.chunks + 1,
-                policy_latency=now - observed_at,
-                delay_rows=delay,
-                delay_rows_max=max(delay, self._status.delay_rows_max),
-                frames_used=self._status.frames_used + self._num_cameras,
-            )
-        self._tell(
+        self._account.played(now, played, delay, self._num_cameras)
+        self._account.tell(
             now,
             "chunk",
             f"{len(made.rows)} rows, {inferred.place.num_frozen} of them continued",
             observed_at,
             delay_rows=delay,
             sequence=sequence,
-            moment=Moment(_NOTHING, inferred.observation, made.rows, made.start, made.step),
+            observation=inferred.observation,
+            rows=made.rows,
+            start=made.start,
+            step=made.step,
         )
         seen = self._progress.see(now, inferred.measured, inferred.rows)
         if seen:
             self._thinking.wish(seen)
 
     def _drop(self, now: float, why: str, inferred: Inferred | None) -> None:
-        self._add(dropped=1)
-        self._tell(now, "drop", why, inferred.observation.captured_at if inferred else None)
+        self._account.add(dropped=1)
+        self._account.tell(now, "drop", why, inferred.observation.captured_at if inferred else None)
 
     def _think(self, now: float) -> None:
         """Asks the Reasoner when it is due, about what the policy has just seen."""
@@ -481,7 +432,7 @@ class Session:
             return
         cause: Cause | None = None
         if not self._thoughts.has_questions:
-            cause = self._thinking.due(now, self._instruction)
+            cause = self._thinking.due(now, self._account.instruction)
             if cause is None:
                 return
             self._thinking.asked(now)
@@ -492,7 +443,7 @@ class Session:
         if self._thoughts is None or self._thoughts.is_busy or not self._thoughts.has_questions:
             return
         if self._seen is None or now - self._seen.captured_at > TICK * 10:
-            instruction = self._instruction.subtask
+            instruction = self._account.instruction.subtask
             self._is_observing = True
             self._desk.begin(lambda: self._actor.observe(instruction)[0], now)
             return
@@ -504,41 +455,35 @@ class Session:
         resolution = getattr(settings, "resolution", {}).get(settings.cameras[0], -1)
         pictures = {role: self._seen.images[role] for role in settings.cameras}
         thought = self._thoughts.begin(
-            self._policy.context.fork(), replace(self._seen, images=pictures), self._instruction, resolution, now
+            self._policy.context.fork(),
+            replace(self._seen, images=pictures),
+            self._account.instruction,
+            resolution,
+            now,
         )
-        self._set(reason_state="thinking")
+        self._account.set(reason_state="thinking")
         asked = thought.question.text if thought.question is not None else ""
         why = f"for a subtask: {cause}" if cause else "the operator asks"
-        self._tell(now, "reason", why, thought.observed_at, text=asked)
+        self._account.tell(now, "reason", why, thought.observed_at, text=asked)
 
     def _consider(self, now: float, thought: Thought) -> None:
         """What the Reasoner said: a subtask for the next observation, or nothing."""
-        self._set(reason_state="off" if self.config.reason == "off" else "idle")
+        self._account.set(reason_state="off" if self.config.reason == "off" else "idle")
         age = now - thought.observed_at
         why = thought.problem
         if not why and thought.kind == "subtask":
-            if thought.instruction.epoch != self._instruction.epoch:
+            if thought.instruction.epoch != self._account.instruction.epoch:
                 why = "stale: the operator has spoken since"
             elif age > self.config.max_answer_age:
                 why = f"stale: its pictures are {age:.1f} s old, at most {self.config.max_answer_age:g} s"
-        with self._lock:
-            self._reasoner_rate.add(now)
-            self._status = replace(
-                self._status,
-                reasoning=thought.reasoning or thought.text or self._status.reasoning,
-                reasoner_latency=now - thought.began_at,
-                tokens_per_s=thought.tokens_per_s,
-                answers=self._status.answers + (not why),
-                answers_dropped=self._status.answers_dropped + bool(why),
-            )
+        self._account.answered(now, thought, not why)
         words = "\n".join(filter(None, (thought.reasoning, thought.text)))
-        self._tell(now, "answer", f"not taken: {why}" if why else thought.kind, thought.observed_at, text=words)
-        if why or thought.kind == "ask" or thought.text == self._instruction.subtask:
+        self._account.tell(now, "answer", f"not taken: {why}" if why else thought.kind, thought.observed_at, text=words)
+        if why or thought.kind == "ask" or thought.text == self._account.instruction.subtask:
             return
-        with self._lock:
-            self._instruction = self._instruction.with_answer(thought.text)
+        self._account.instruct(self._account.instruction.with_answer(thought.text))
         self._progress.clear()
-        self._tell(now, "subtask", "the Reasoner's", thought.observed_at)
+        self._account.tell(now, "subtask", "the Reasoner's", thought.observed_at)
 
     # the operator
 
@@ -550,8 +495,7 @@ class Session:
             change(self._pace.now())
 
     def _instruct(self, now: float, kind: Kind, instruction: Instruction) -> None:
-        with self._lock:
-            self._instruction = instruction
+        self._account.instruct(instruction)
         self._progress.clear()
         self._thinking.wish("operator" if kind == "subtask" else "first")
         if self._desk.is_busy and not self._is_observing:
@@ -561,7 +505,7 @@ class Session:
             self._thoughts.cancel()
         if self.config.mode != "sync":
             self._execution.hurry()
-        self._tell(now, kind, "the operator's")
+        self._account.tell(now, kind, "the operator's")
 
     def _pause(self, now: float) -> None:
         if self._is_paused:
@@ -569,8 +513,8 @@ class Session:
         self._is_paused = True
         self._robot.loop.hold()
         self._execution.clear()
-        self._set(state="paused")
-        self._tell(now, "pause", "the operator's")
+        self._account.set(state="paused")
+        self._account.tell(now, "pause", "the operator's")
 
     def _resume(self, now: float) -> None:
         if not self._is_paused:
@@ -579,51 +523,5 @@ class Session:
         self._execution.clear()
         self._progress.clear()
         self._robot.loop.resume()
-        self._set(state="running")
-        self._tell(now, "resume", "the operator's")
-
-    # bookkeeping
-
-    def _set(self, *, state: SessionState | None = None, reason_state: Any = None) -> None:
-        with self._lock:
-            self._status = replace(
-                self._status,
-                state=state or self._status.state,
-                reason_state=reason_state or self._status.reason_state,
-            )
-
-    def _add(self, *, dropped: int = 0, refused: int = 0) -> None:
-        with self._lock:
-            self._status = replace(
-                self._status, dropped=self._status.dropped + dropped, refused=self._status.refused + refused
-            )
-
-    def _tell(
-        self,
-        now: float,
-        kind: Kind,
-        why: str,
-        observed_at: float | None = None,
-        *,
-        delay_rows: int | None = None,
-        sequence: int | None = None,
-        text: str = "",
-        moment: Moment | None = None,
-    ) -> None:
-        instruction = self._instruction
-        decision = Decision(
-            now,
-            kind,
-            why,
-            instruction.task,
-            instruction.subtask,
-            observed_at,
-            delay_rows,
-            now - observed_at if observed_at is not None else None,
-            sequence,
-            text,
-        )
-        self._journal.tell(replace(moment, decision=decision) if moment else Moment(decision))
-
-
-_NOTHING = Decision(0.0, "chunk", "", "", "")
+        self._account.set(state="running")
+        self._account.tell(now, "resume", "the operator's")
