@@ -219,27 +219,23 @@ class Canvas {
   }
 
   void draw(std::span<std::uint8_t> out) const {
-    std::vector<const Body*> row;
     const int samples = view_.samples;
     const float share = 1 / static_cast<float>(samples * samples);
-    std::vector<Vec> sums(static_cast<std::size_t>(view_.width));
+    std::vector<Vec> sums(static_cast<std::size_t>(view_.width)), rays(static_cast<std::size_t>(width_));
+    std::vector<Hit> hits(rays.size());
+    std::vector<const Body*> seen(rays.size());
     for (int y = 0; y < view_.height; ++y) {
       std::fill(sums.begin(), sums.end(), Vec{});
       for (int sub = 0; sub < samples; ++sub) {
-        const int line = y * samples + sub;
-        row.clear();
-        for (const Body& body : bodies_)
-          if (line >= body.top && line < body.bottom) row.push_back(&body);
-        for (int x = 0; x < width_; ++x) {
-          Vec& sum = sums[static_cast<std::size_t>(x / samples)];
-          sum = sum + colour(x, line, row);
+        look_along(y * samples + sub, rays, hits, seen);
+        for (std::size_t x = 0; x < rays.size(); ++x) {
+          Vec& sum = sums[x / static_cast<std::size_t>(samples)];
+          sum = sum + colour(rays[x], hits[x], seen[x]);
         }
       }
-      for (int x = 0; x < view_.width; ++x) {
-        const Vec mean = sums[static_cast<std::size_t>(x)] * share;
-        std::uint8_t* pixel =
-            out.data() + 3 * (static_cast<std::size_t>(y) * static_cast<std::size_t>(view_.width) +
-                              static_cast<std::size_t>(x));
+      for (std::size_t x = 0; x < sums.size(); ++x) {
+        const Vec mean = sums[x] * share;
+        std::uint8_t* pixel = out.data() + 3 * (static_cast<std::size_t>(y) * sums.size() + x);
         const float channels[3] = {mean.x, mean.y, mean.z};
         for (int c = 0; c < 3; ++c)
           pixel[c] = static_cast<std::uint8_t>(std::clamp(channels[c], 0.0f, 1.0f) * 255 + 0.5f);
@@ -268,28 +264,36 @@ class Canvas {
            range(-height / depth, height_, body.top, body.bottom);
   }
 
-  Vec colour(int x, int y, const std::vector<const Body*>& row) const {
-    const float u = (static_cast<float>(x) + 0.5f - static_cast<float>(width_) / 2) * scale_,
-                v = (static_cast<float>(height_) / 2 - static_cast<float>(y) - 0.5f) * scale_;
-    const Vec direction = unit(right_ * u + up_ * v - back_);
-    Hit hit;
-    const Body* seen = nullptr;
-    for (const Body* body : row) {
-      if (x < body->left || x >= body->right) continue;
-      const Hit other = meet(*body, direction);
-      if (other.distance < hit.distance) hit = other, seen = body;
+  // the rays of one line of samples and what each meets first
+  void look_along(int line, std::vector<Vec>& rays, std::vector<Hit>& hits,
+                  std::vector<const Body*>& seen) const {
+    const float v = (static_cast<float>(height_) / 2 - static_cast<float>(line) - 0.5f) * scale_;
+    for (std::size_t x = 0; x < rays.size(); ++x) {
+      const float u = (static_cast<float>(x) + 0.5f - static_cast<float>(width_) / 2) * scale_;
+      rays[x] = unit(right_ * u + up_ * v - back_);
     }
+    std::fill(hits.begin(), hits.end(), Hit{});
+    std::fill(seen.begin(), seen.end(), nullptr);
+    for (const Body& body : bodies_) {
+      if (line < body.top || line >= body.bottom) continue;
+      for (auto x = static_cast<std::size_t>(body.left); x < static_cast<std::size_t>(body.right); ++x) {
+        const Hit hit = meet(body, rays[x]);
+        if (hit.distance < hits[x].distance) hits[x] = hit, seen[x] = &body;
+      }
+    }
+  }
+
+  Vec colour(Vec direction, const Hit& hit, const Body* seen) const {
     if (!seen) {
       const float high = std::clamp(0.5f + 0.5f * direction.z, 0.0f, 1.0f);
       return Vec{0.80f, 0.83f, 0.87f} * (1 - high) + Vec{0.62f, 0.72f, 0.84f} * high;
     }
     const Vec at = eye_ + direction * hit.distance, normal = seen->to_world(hit.normal);
     const Vec own = seen->to_own(at - seen->centre);
-    static const Vec kLamp = unit({0.35f, 0.45f, 0.85f}), kFill = unit({-0.6f, -0.35f, 0.5f});
-    const float lamp = std::max(0.0f, dot(normal, kLamp)), fill = std::max(0.0f, dot(normal, kFill));
+    const float lamp = std::max(0.0f, dot(normal, lamp_)), fill = std::max(0.0f, dot(normal, fill_));
     float light = 0.42f + 0.10f * normal.z + 0.50f * lamp + 0.14f * fill;
     if (normal.z > 0.95f) light *= spot(at, seen);
-    const Vec half = unit(kLamp - direction);
+    const Vec half = unit(lamp_ - direction);
     float shine = std::max(0.0f, dot(normal, half));
     for (int i = 0; i < 5; ++i) shine *= shine;
     shine *= seen->pattern ? 0.03f : 0.16f;
@@ -306,7 +310,7 @@ class Canvas {
       const float flat = std::sqrt(to.x * to.x + to.y * to.y) / (1.25f * body.radius);
       if (flat >= 1) continue;
       const float near = 1 - std::max(0.0f, to.z - body.radius) / kSpot;
-      left *= 1 - 0.45f * near * (1 - flat * flat) * (1 - flat * flat);
+      left *= 1 - 0.35f * near * (1 - flat * flat) * (1 - flat * flat);
     }
     return left;
   }
@@ -314,6 +318,7 @@ class Canvas {
   View view_;
   int width_, height_;  // [samples]
   Vec eye_, right_, up_, back_;
+  Vec lamp_ = unit({0.35f, 0.45f, 0.85f}), fill_ = unit({-0.6f, -0.35f, 0.5f});
   float scale_ = 1;  // of a sample on the plane at distance 1
   std::vector<Body> bodies_;
 };
