@@ -67,7 +67,7 @@ class Binding:
 
         action_map = ActionMap(policy.action_layout, policy.state_layout, robot.embodiment, robot.model)
         for joint in robot.embodiment.joints:
-            # a slot that ActionMap took is one joint of width 1 [rad]; a wheel's is its speed
+            # a slot that is a joint has width 1 [rad]; a wheel's is its speed
             is_wheel = joint.mode == JointMode.velocity
             unit = "rad/s" if is_wheel else "rad"
             limits = joint.limits
@@ -76,7 +76,8 @@ class Binding:
                 if is_wheel
                 else f"{limits.min_position:+.2f} .. {limits.max_position:+.2f} rad"
             )
-            rows.append(BindingRow("joint", f"{joint.name} [{unit}]", f"{joint.name}, id {joint.id}, {bounds}"))
+            said = f"{joint.name} [{unit}]" if joint.name in policy.action_layout.names else "by kinematics"
+            rows.append(BindingRow("joint", said, f"{joint.name}, id {joint.id}, {bounds}"))
         for arm in robot.model.arms if robot.model else ():
             base, tool = f"{arm.side} arm", ", ".join(arm.kinematics.joints)
             rows.append(BindingRow("arm", base, f"{tool}; {'gripper ' + arm.gripper if arm.gripper else 'no gripper'}"))

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from wallx_edge.action_map import RowsRefused
 from wallx_edge.cameras import Camera
 from wallx_edge.errors import AnswerError, ConfigError, SafetyStop
 from wallx_edge.policy import Policy
@@ -113,8 +114,14 @@ class Session:
         return self._actor.observe(self._account.instruction.subtask)[0]
 
     def infer(self) -> tuple[ActionChunk, NDArray[np.float64]]:
-        """One observation, one chunk, and its joint rows [rad] (horizon, joints); moves nothing. Before :meth:`run`."""
+        """One observation, one chunk, and its joint rows [rad] (horizon, joints); moves nothing. Before :meth:`run`.
+
+        Raises:
+            RowsRefused: the chunk cannot be played; otherwise as :meth:`run`.
+        """
         inferred = self._actor.infer(self._account.instruction, self._execution, None)
+        if inferred.problem:
+            raise RowsRefused(inferred.problem)
         return inferred.chunk, inferred.rows
 
     def stop(self) -> None:
