@@ -141,13 +141,14 @@ using Release = py::call_guard<py::gil_scoped_release>;
 
 void register_arm_emulator(py::module_& m) {
   py::class_<ArmEmulator> c(m, "ArmEmulator");
-  py::class_<WorldPlant, std::shared_ptr<WorldPlant>>(m, "WorldPlant")
+  py::class_<WorldPlant, std::shared_ptr<WorldPlant>>(m, "WorldPlant", py::dynamic_attr())
       .def(py::init(&make_world), py::kw_only(), py::arg("step"), py::arg("model"), py::arg("data"),
            py::arg("timestep"), py::arg("positions"), py::arg("velocities"), py::arg("forces"),
            py::arg("state_size"), py::arg("joints"));
   c.def(py::init<std::vector<ServoSetup>, std::uint64_t, int, std::string, std::shared_ptr<WorldPlant>>(),
         py::arg("servos"), py::kw_only(), py::arg("seed") = 0, py::arg("baud_rate") = 1'000'000,
-        py::arg("family") = "feetech_sts", py::arg("world") = nullptr);
+        py::arg("family") = "feetech_sts", py::arg("world") = nullptr,
+        py::keep_alive<1, 6>());  // the world, and with it whoever owns the memory
 
   // in real time
   c.def("start", &ArmEmulator::start, py::kw_only(), py::arg("link") = "", py::arg("log") = "", Release());

@@ -24,13 +24,21 @@ Vec vec(const std::array<double, 3>& a) {
 }
 
 constexpr float kNone = std::numeric_limits<float>::infinity();
-constexpr float kNear = 0.005f;   // nothing is seen closer to the lens [m]
-constexpr float kSpot = 0.05f;    // how far below a thing its dark spot reaches [m]
-constexpr float kSquare = 0.05f;  // [m]
+constexpr float kNear = 0.005f;    // nothing is seen closer to the lens [m]
+constexpr float kWide = 1.25f;     // of a spot, against the shape's radius
+constexpr float kLargest = 0.12f;  // radius of a shape that has one [m]
+constexpr float kSpot = 0.05f;     // how far below a thing its dark spot reaches [m]
+constexpr float kSquare = 0.05f;   // [m]
 
 struct Hit {
   float distance = kNone;
   Vec normal;  // in the shape's own frame
+};
+
+// on the screen [samples], the last ones exclusive
+struct Bounds {
+  int left = 0, right = 0, top = 0, bottom = 0;
+  bool is_empty() const { return left >= right || top >= bottom; }
 };
 
 // a shape with its camera-space ray constants
@@ -42,8 +50,7 @@ struct Body {
   Vec eye;  // the camera in the shape's frame
   Vec colour;
   int pattern;
-  float radius;                  // of the bounding sphere; infinite for an endless plane
-  int left, right, top, bottom;  // bounds on the screen, samples, the last exclusive
+  Bounds seen;
 
   Vec to_own(Vec v) const { return {dot(v, axis_x), dot(v, axis_y), dot(v, axis_z)}; }
   Vec to_world(Vec v) const { return axis_x * v.x + axis_y * v.y + axis_z * v.z; }
@@ -152,23 +159,23 @@ Hit meet(const Body& body, Vec direction) {
   return hit;
 }
 
-float bounding_radius(const Shape& shape) {
+// half lengths of the box around a shape, along its own axes; infinite for an endless plane
+Vec extent(const Shape& shape) {
   const Vec s = vec(shape.size);
   switch (shape.kind) {
     case ShapeKind::plane:
-      return s.x > 0 && s.y > 0 ? std::hypot(s.x, s.y) : kNone;
+      return s.x > 0 && s.y > 0 ? Vec{s.x, s.y, 0} : Vec{kNone, kNone, 0};
     case ShapeKind::sphere:
-      return s.x;
+      return {s.x, s.x, s.x};
     case ShapeKind::capsule:
-      return s.x + s.y;
-    case ShapeKind::ellipsoid:
-      return std::max({s.x, s.y, s.z});
+      return {s.x, s.x, s.x + s.y};
     case ShapeKind::cylinder:
-      return std::hypot(s.x, s.y);
+      return {s.x, s.x, s.y};
+    case ShapeKind::ellipsoid:
     case ShapeKind::box:
-      return std::sqrt(dot(s, s));
+      return s;
   }
-  return kNone;
+  return {kNone, kNone, kNone};
 }
 
 Vec patterned(const Body& body, Vec at) {
@@ -208,13 +215,17 @@ class Canvas {
                 .eye = {},
                 .colour = {shape.colour[0], shape.colour[1], shape.colour[2]},
                 .pattern = shape.pattern,
-                .radius = bounding_radius(shape),
-                .left = 0,
-                .right = width_,
-                .top = 0,
-                .bottom = height_};
+                .seen = {}};
       body.eye = body.to_own(eye_ - body.centre);
-      if (bound(body)) bodies_.push_back(body);
+      const Vec half = extent(shape);
+      body.seen = bounds(body.centre, body.axis_x * half.x, body.axis_y * half.y, body.axis_z * half.z);
+      if (!body.seen.is_empty()) bodies_.push_back(body);
+      const float radius = std::sqrt(dot(half, half));
+      if (!(radius <= kLargest)) continue;
+      // a disc as wide as the spot, from the shape's middle down to where it fades out
+      const float wide = kWide * radius, deep = 0.5f * (kSpot + radius);
+      const Bounds reach = bounds(body.centre - Vec{0, 0, deep}, {wide, 0, 0}, {0, wide, 0}, {0, 0, deep});
+      if (!reach.is_empty()) spots_.push_back({body.centre, radius, reach});
     }
   }
 
@@ -224,13 +235,16 @@ class Canvas {
     std::vector<Vec> sums(static_cast<std::size_t>(view_.width)), rays(static_cast<std::size_t>(width_));
     std::vector<Hit> hits(rays.size());
     std::vector<const Body*> seen(rays.size());
+    std::vector<float> light(rays.size());
     for (int y = 0; y < view_.height; ++y) {
       std::fill(sums.begin(), sums.end(), Vec{});
       for (int sub = 0; sub < samples; ++sub) {
-        look_along(y * samples + sub, rays, hits, seen);
+        const int line = y * samples + sub;
+        look_along(line, rays, hits, seen);
+        darken_along(line, rays, hits, seen, light);
         for (std::size_t x = 0; x < rays.size(); ++x) {
           Vec& sum = sums[x / static_cast<std::size_t>(samples)];
-          sum = sum + colour(rays[x], hits[x], seen[x]);
+          sum = sum + colour(rays[x], hits[x], seen[x], light[x]);
         }
       }
       for (std::size_t x = 0; x < sums.size(); ++x) {
@@ -244,24 +258,34 @@ class Canvas {
   }
 
  private:
-  // false: behind the camera or beside the picture
-  bool bound(Body& body) const {
-    if (body.radius == kNone) return true;
-    const Vec to = body.centre - eye_;
-    const float depth = -dot(to, back_), side = dot(to, right_), height = dot(to, up_);
-    if (depth + body.radius <= 0) return false;
-    if (depth <= 1.2f * body.radius) return true;  // as wide as the picture, or nearly
-    // the sphere's silhouette lies within this of its centre's image
-    const float reach = body.radius / std::sqrt(depth * depth - body.radius * body.radius) *
-                        std::sqrt(1 + (side * side + height * height) / (depth * depth)) * 1.5f;
-    const auto range = [&](float middle, int extent, int& low, int& high) {
-      const float at = middle / scale_ + static_cast<float>(extent) / 2, half = reach / scale_ + 1;
-      low = static_cast<int>(std::clamp(at - half, 0.0f, static_cast<float>(extent)));
-      high = static_cast<int>(std::clamp(at + half + 1, 0.0f, static_cast<float>(extent)));
-      return low < high;
+  struct Spot {
+    Vec centre;
+    float radius;
+    Bounds reach;
+  };
+
+  // of a box around a middle; empty: behind the camera or beside the picture
+  Bounds bounds(Vec middle, Vec a, Vec b, Vec c) const {
+    const Bounds all{0, width_, 0, height_};
+    const float far = std::abs(dot(a, back_)) + std::abs(dot(b, back_)) + std::abs(dot(c, back_));
+    const float depth = -dot(middle - eye_, back_);
+    if (!(far < kNone)) return all;
+    if (depth + far <= 0) return {};
+    if (depth - far < kNear) return all;  // around the camera
+    float low_x = kNone, high_x = -kNone, low_y = kNone, high_y = -kNone;
+    for (int corner = 0; corner < 8; ++corner) {
+      const Vec at = middle + a * (corner & 1 ? 1.0f : -1.0f) + b * (corner & 2 ? 1.0f : -1.0f) +
+                     c * (corner & 4 ? 1.0f : -1.0f) - eye_;
+      const float k = 1 / (-dot(at, back_) * scale_), x = dot(at, right_) * k, y = -dot(at, up_) * k;
+      low_x = std::min(low_x, x), high_x = std::max(high_x, x);
+      low_y = std::min(low_y, y), high_y = std::max(high_y, y);
+    }
+    const auto place = [](float at, int extent) {
+      const float most = static_cast<float>(extent);
+      return static_cast<int>(std::clamp(at + most / 2, 0.0f, most));
     };
-    return range(side / depth, width_, body.left, body.right) &&
-           range(-height / depth, height_, body.top, body.bottom);
+    return {place(low_x - 1, width_), place(high_x + 2, width_), place(low_y - 1, height_),
+            place(high_y + 2, height_)};
   }
 
   // the rays of one line of samples and what each meets first
@@ -275,15 +299,16 @@ class Canvas {
     std::fill(hits.begin(), hits.end(), Hit{});
     std::fill(seen.begin(), seen.end(), nullptr);
     for (const Body& body : bodies_) {
-      if (line < body.top || line >= body.bottom) continue;
-      for (auto x = static_cast<std::size_t>(body.left); x < static_cast<std::size_t>(body.right); ++x) {
+      if (line < body.seen.top || line >= body.seen.bottom) continue;
+      for (auto x = static_cast<std::size_t>(body.seen.left); x < static_cast<std::size_t>(body.seen.right);
+           ++x) {
         const Hit hit = meet(body, rays[x]);
         if (hit.distance < hits[x].distance) hits[x] = hit, seen[x] = &body;
       }
     }
   }
 
-  Vec colour(Vec direction, const Hit& hit, const Body* seen) const {
+  Vec colour(Vec direction, const Hit& hit, const Body* seen, float left) const {
     if (!seen) {
       const float high = std::clamp(0.5f + 0.5f * direction.z, 0.0f, 1.0f);
       return Vec{0.80f, 0.83f, 0.87f} * (1 - high) + Vec{0.62f, 0.72f, 0.84f} * high;
@@ -291,8 +316,7 @@ class Canvas {
     const Vec at = eye_ + direction * hit.distance, normal = seen->to_world(hit.normal);
     const Vec own = seen->to_own(at - seen->centre);
     const float lamp = std::max(0.0f, dot(normal, lamp_)), fill = std::max(0.0f, dot(normal, fill_));
-    float light = 0.42f + 0.10f * normal.z + 0.50f * lamp + 0.14f * fill;
-    if (normal.z > 0.95f) light *= spot(at, seen);
+    const float light = left * (0.42f + 0.10f * normal.z + 0.50f * lamp + 0.14f * fill);
     const Vec half = unit(lamp_ - direction);
     float shine = std::max(0.0f, dot(normal, half));
     for (int i = 0; i < 5; ++i) shine *= shine;
@@ -300,19 +324,25 @@ class Canvas {
     return patterned(*seen, own) * light + Vec{shine, shine, shine};
   }
 
-  // the light that is left on a flat surface under what is near it
-  float spot(Vec at, const Body* surface) const {
-    float left = 1;
-    for (const Body& body : bodies_) {
-      if (&body == surface || body.radius > 0.12f) continue;
-      const Vec to = body.centre - at;
-      if (to.z <= 0 || to.z > kSpot + body.radius) continue;
-      const float flat = std::sqrt(to.x * to.x + to.y * to.y) / (1.25f * body.radius);
-      if (flat >= 1) continue;
-      const float near = 1 - std::max(0.0f, to.z - body.radius) / kSpot;
-      left *= 1 - 0.35f * near * (1 - flat * flat) * (1 - flat * flat);
+  // the light that is left on flat surfaces under what is near them
+  void darken_along(int line, const std::vector<Vec>& rays, const std::vector<Hit>& hits,
+                    const std::vector<const Body*>& seen, std::vector<float>& light) const {
+    std::fill(light.begin(), light.end(), 1.0f);
+    for (const Spot& spot : spots_) {
+      if (line < spot.reach.top || line >= spot.reach.bottom) continue;
+      const float wide = 1 / (kWide * spot.radius);
+      for (auto x = static_cast<std::size_t>(spot.reach.left); x < static_cast<std::size_t>(spot.reach.right);
+           ++x) {
+        if (!seen[x]) continue;
+        const Vec to = spot.centre - eye_ - rays[x] * hits[x].distance;
+        if (to.z <= 0 || to.z > kSpot + spot.radius) continue;
+        const float flat = std::sqrt(to.x * to.x + to.y * to.y) * wide;
+        // its own top is level with its middle, or above
+        if (flat >= 1 || seen[x]->to_world(hits[x].normal).z <= 0.95f) continue;
+        const float near = 1 - std::max(0.0f, to.z - spot.radius) / kSpot;
+        light[x] *= 1 - 0.35f * near * (1 - flat * flat) * (1 - flat * flat);
+      }
     }
-    return left;
   }
 
   View view_;
@@ -321,6 +351,7 @@ class Canvas {
   Vec lamp_ = unit({0.35f, 0.45f, 0.85f}), fill_ = unit({-0.6f, -0.35f, 0.5f});
   float scale_ = 1;  // of a sample on the plane at distance 1
   std::vector<Body> bodies_;
+  std::vector<Spot> spots_;
 };
 
 }  // namespace

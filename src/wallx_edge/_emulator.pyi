@@ -52,7 +52,9 @@ class ServoSetup:
     def __init__(self, **fields: Any) -> None: ...
 
 class WorldPlant:
-    """A physics engine under the servos, by addresses: whoever makes it keeps the engine alive, and lets it alone."""
+    """A physics engine under the servos, by addresses; ``owner`` keeps the engine alive, and lets it alone."""
+
+    owner: object
 
     def __init__(
         self,

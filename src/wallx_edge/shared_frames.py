@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import mmap
 import os
@@ -73,7 +74,7 @@ class FrameWriter:
             channels: name -> shape, dtype.
 
         Raises:
-            DeviceError: it cannot be made.
+            DeviceError: it cannot be made, or another program writes there.
         """
         self._path = path
         description = {name: {"shape": list(shape), "dtype": dtype} for name, (shape, dtype) in channels.items()}
@@ -84,16 +85,18 @@ class FrameWriter:
         if len(text) > MAX_DESCRIPTION or size > MAX_BYTES:
             raise DeviceError(f"shared frames {path}: {size} bytes of channels, at most {MAX_BYTES}")
         part = path.with_name(f".{path.name}.{os.getpid()}")
+        self._file = -1
         try:
-            file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.truncate(file, size)
-                self._memory = mmap.mmap(file, size)
-            finally:
-                os.close(file)
+            _refuse_owned(path)
+            self._file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX)  # as long as this process lives
+            os.truncate(self._file, size)
+            self._memory = mmap.mmap(self._file, size)
             self._memory[: _HEAD.size + len(text)] = _HEAD.pack(MAGIC, len(text)) + text
             part.replace(path)
         except OSError as error:
+            if self._file >= 0:
+                os.close(self._file)
             with contextlib.suppress(OSError):
                 part.unlink()
             raise DeviceError(f"shared frames {path} cannot be made: {error.strerror or error}") from error
@@ -118,9 +121,29 @@ class FrameWriter:
 
     def close(self) -> None:
         """Removes the file; readers see that nothing new comes. May be called again."""
-        if not self._memory.closed:
-            self._memory.close()
-            self._path.unlink(missing_ok=True)
+        if self._memory.closed:
+            return
+        self._memory.close()
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_ino == os.fstat(self._file).st_ino:
+                self._path.unlink()
+        os.close(self._file)
+
+
+def _refuse_owned(path: Path) -> None:
+    """A file whose writer lives is its own."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DeviceError(
+            f"shared frames {path}: another program writes there; stop it, or name another file"
+        ) from None
+    finally:
+        os.close(file)
 
 
 class FrameReader:

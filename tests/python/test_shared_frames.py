@@ -86,6 +86,20 @@ def test_no_picture_is_torn_and_a_killed_writers_file_is_replaced(tmp_path: Path
     writer.close()
 
 
+def test_a_file_has_one_writer_and_is_removed_by_none_but_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "frames"
+    writer = FrameWriter(path, CHANNELS)
+    with pytest.raises(DeviceError, match="another program writes there"):
+        FrameWriter(path, CHANNELS)
+    writer.write("state", np.arange(9), 1)
+    path.unlink()  # somebody removed it: the next writer's is not this one's
+    other = FrameWriter(path, CHANNELS)
+    writer.close()
+    assert path.exists()
+    other.close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_no_frame_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "frames"
     for content, text in (

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,19 @@ def test_a_copy_shows_what_the_original_does() -> None:
 
 
 SPEC_POSE = np.array([0, -1.2, 1.2, 0.4, 0, 0])
+
+
+def test_an_arm_keeps_its_world_alive() -> None:
+    world = SO101.make_world(SPEC)
+    watched = weakref.ref(world)
+    arm = SO101.make_arm(world=world)
+    del world
+    gc.collect()
+    assert watched() is not None
+    arm.advance(50_000_000)
+    del arm
+    gc.collect()
+    assert watched() is None
 
 
 def test_things_fall_rest_and_are_named() -> None:

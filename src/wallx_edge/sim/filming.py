@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -18,7 +20,11 @@ STATE = "state"  # the channel of everything's positions, beside one for each ca
 
 
 class Filming:
-    """Draws what the cameras see, at a rate, on a thread of its own; a picture that takes longer delays the next."""
+    """Draws what the cameras see, at a rate, on a thread of its own; a picture that takes longer delays the next.
+
+    Attributes:
+        error: what ended the thread; it has sent SIGTERM to its process then.
+    """
 
     def __init__(self, arm: ArmEmulator, shown: World, path: Path, rate_hz: float) -> None:
         """Makes the file of the frames and starts.
@@ -38,6 +44,7 @@ class Filming:
         channels = {c.role: ((c.height, c.width, 3), "uint8") for c in shown.spec.cameras}
         self._writer = FrameWriter(path, {**channels, STATE: ((int(shown.model.nq),), "float64")})
         self._arm, self._shown, self._period = arm, shown, 1 / rate_hz
+        self.error: Exception | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="filming")
         self._thread.start()
@@ -49,6 +56,13 @@ class Filming:
         self._writer.close()
 
     def _work(self) -> None:
+        try:
+            self._film()
+        except Exception as error:  # said by whoever closes it; a robot without eyes is none to go on with
+            self.error = error
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _film(self) -> None:
         due = time.monotonic()
         while not self._stop.is_set():
             at_ns, state = self._arm.world_state()

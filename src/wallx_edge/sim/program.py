@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from wallx_edge._emulator import FAULTS, ArmEmulator, CanArmEmulator
-from wallx_edge.errors import ConfigError
+from wallx_edge.errors import ConfigError, DeviceError
 from wallx_edge.sim import openarm
 from wallx_edge.sim.arm import EmulatedArm
 from wallx_edge.sim.filming import Filming
@@ -122,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
             if filming:
                 filming.close()
             arm.stop()
+    if filming and filming.error:
+        raise DeviceError(f"the cameras' pictures cannot be made: {filming.error}")
     return 0
 
 

@@ -219,12 +219,12 @@ class World:
     # physics
 
     def plant(self, middle_ticks: Mapping[str, float]) -> WorldPlant:
-        """What emulated servos step; keep the world alive as long as they run.
+        """What emulated servos step; it keeps this world alive.
 
         Args:
             middle_ticks: joint -> reported position at the joint's zero [ticks].
         """
-        return WorldPlant(
+        plant = WorldPlant(
             step=_address("mj_step"),
             model=self.model._address,
             data=self.data._address,
@@ -238,6 +238,8 @@ class World:
                 for name, q, v in zip(self.joint_names, self._qpos, self._dofs, strict=True)
             ],
         )
+        plant.owner = self
+        return plant
 
     @property
     def state(self) -> Floats:
