@@ -23,6 +23,7 @@ __all__ = ["Expert", "Reach", "reach_of"]
 Floats = NDArray[np.float64]
 HORIZON, STEP = 32, 0.04  # rows, [s]
 SPEED = 1.3  # of the joint that has the longest way [rad/s]
+PEAK = 1.9  # of a way's speed, against its mean: 15/8 of minimum jerk, rounded up
 SHORTEST = 0.25  # of a way [s]
 OPEN, CLOSED = -0.2, -0.95  # of the gripper's joint [rad]
 FINGER_DIP = 0.045  # how far the open finger is from the tool's middle [m]
@@ -234,7 +235,7 @@ class Expert:
         except StopIteration:
             self._stages = None
             end, least, text = last.end, PATIENCE, last.text
-        duration = max(least, 1.9 * float(np.abs(end - last.end)[:5].max()) / SPEED, SHORTEST)
+        duration = max(least, PEAK * float(np.abs(end - last.end)[:5].max()) / SPEED, SHORTEST)
         self._ways.append(_Way(begin, duration, last.end, end, text))
 
     def _plan(self) -> Iterator[tuple[Floats, float, str]]:
@@ -257,7 +258,7 @@ class Expert:
         thing = next(thing for thing in self._scene.world.things if thing.name == goal.thing)
         # bars are gripped across, cubes at the face that needs the least turn, round things as they come
         fold = {"bar": math.pi, "box": math.pi / 2}.get(thing.shape, 0.0)
-        half = {"bar": thing.size[1] if thing.shape == "bar" else 0.0}.get(thing.shape, thing.size[0])
+        half = thing.size[1] if thing.shape == "bar" else thing.size[0]
         grip_z = max(thing.half_height * (1.15 if thing.shape == "cup" else 1.0), 0.0155)
 
         def pose(at: Floats, height: float, turn: float | None) -> Floats | None:

@@ -167,7 +167,7 @@ class _Draw:
     def __init__(self, random: np.random.Generator, variant: str) -> None:
         self.random = random
         self.variant = variant
-        self._taken: list[tuple[float, float, float]] = []  # x, y, radius [m]
+        self.taken: list[tuple[float, float, float]] = []  # x, y, radius [m]
 
     def spot(
         self, radius: float, is_held_out: bool | None = False, margin: float = 0.02, reach: float = math.inf
@@ -188,8 +188,8 @@ class _Draw:
                 continue
             if math.hypot(x - TURNTABLE, y) > reach:
                 continue
-            if all(math.hypot(x - a, y - b) >= radius + r + margin for a, b, r in self._taken):
-                self._taken.append((x, y, radius))
+            if all(math.hypot(x - a, y - b) >= radius + r + margin for a, b, r in self.taken):
+                self.taken.append((x, y, radius))
                 return (float(x), float(y))
         raise _NoRoom
 
@@ -259,7 +259,7 @@ def _collect_waste(draw: _Draw) -> tuple[list[Thing], str, list[Goal], float]:
     side = 1 if draw.random.random() < 0.5 else -1
     spot = (0.20, side * 0.16)
     bin_ = Thing("bin", "bin", (0.05, 0.05), GREY, spot)
-    draw._taken.append((*spot, 0.075))
+    draw.taken.append((*spot, 0.075))
     blocks = [draw.block(colour) for colour in draw.colours(3)]
     said = draw.phrase(
         ("collect the waste into the bin", "put everything into the bin"),
@@ -272,7 +272,7 @@ def _collect_waste(draw: _Draw) -> tuple[list[Thing], str, list[Goal], float]:
 def _set_table(draw: _Draw) -> tuple[list[Thing], str, list[Goal], float]:
     middle = (0.22, 0.0)
     plate = Thing("plate", "plate", (PLATE,), (0.92, 0.92, 0.94), middle)
-    draw._taken.append((*middle, PLATE))
+    draw.taken.append((*middle, PLATE))
     colour = draw.colours(1)[0]
     wanted = {  # where each belongs
         "fork": (middle[0], middle[1] + 0.075),
@@ -281,7 +281,7 @@ def _set_table(draw: _Draw) -> tuple[list[Thing], str, list[Goal], float]:
         f"{colour} block": middle,
     }
     for x, y in wanted.values():
-        draw._taken.append((x, y, 0.02))
+        draw.taken.append((x, y, 0.02))
     metal = (0.66, 0.68, 0.72)
     things = [
         plate,
