@@ -61,7 +61,7 @@ clean:
 # the tools first, so that the build below needs no isolation and stays incremental
 $(VENV)/.tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check 'scikit-build-core>=0.10' 'pybind11>=2.13' cmake ninja 'setuptools>=70.1'
+	$(BIN)/pip install --quiet --disable-pip-version-check 'scikit-build-core>=0.10' 'pybind11>=2.13' cmake ninja 'setuptools>=70.1' 'pip>=24.1'
 	touch $@
 
 $(BUILD)/.built: $(VENV)/.tools $(SOURCES)
