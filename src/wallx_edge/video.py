@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wallx_edge.errors import ConfigError
 
-__all__ = ["Video", "require_av"]
+__all__ = ["Video", "encoder", "require_av"]
 
 # what each FFmpeg build may have, the one that every player knows first
 ENCODERS = ("libx264", "libopenh264", "mpeg4")
@@ -32,6 +32,19 @@ def require_av() -> Any:
     return av
 
 
+def encoder() -> str:
+    """The one that videos are written with.
+
+    Raises:
+        ConfigError: PyAV is not installed, or has none of :data:`ENCODERS`.
+    """
+    av = require_av()
+    found = next((name for name in ENCODERS if name in av.codecs_available), "")
+    if not found:
+        raise ConfigError(f"this PyAV can write none of {', '.join(ENCODERS)}; reinstall wallx-edge[video]")
+    return found
+
+
 class Video:
     """Writes one file; a context manager that completes it."""
 
@@ -47,9 +60,7 @@ class Video:
             ConfigError: PyAV is not installed, or has no encoder of :data:`ENCODERS`.
         """
         self._av = require_av()
-        self._encoder = next((name for name in ENCODERS if name in self._av.codecs_available), "")
-        if not self._encoder:
-            raise ConfigError(f"this PyAV can write none of {', '.join(ENCODERS)}; reinstall wallx-edge[video]")
+        self._encoder = encoder()
         self._path, self._fps, self._keyframe_every = path, fps, keyframe_every
         self._container: Any = None
         self._stream: Any = None

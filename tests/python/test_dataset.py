@@ -183,6 +183,11 @@ def _info(change: Callable[[dict], None]) -> Callable[[Path], None]:  # type: ig
     return damage
 
 
+def _without(folder: Path, column: str) -> None:
+    for path in (folder / "meta/episodes").rglob("*.parquet"):
+        parquet.write_table(parquet.read_table(path).drop([column]), path)
+
+
 VIDEO = "videos/observation.images.face_view/chunk-000/file-001.mp4"
 
 
@@ -200,6 +205,10 @@ VIDEO = "videos/observation.images.face_view/chunk-000/file-001.mp4"
             _info(lambda i: i["features"].update({"observation.images.top": {"dtype": "video", "shape": [2, 2, 3]}})),
             "top",
         ),
+        (_info(lambda i: i.update(fps=0)), "fps is 0"),
+        (_info(lambda i: i.update(data_path="data/{nothing}")), "do not fit each other: KeyError"),
+        (lambda f: _without(f, "length"), "do not fit each other: KeyError 'length'"),
+        (lambda f: _without(f, "dataset_to_index"), "do not fit each other: KeyError 'dataset_to_index'"),
         (lambda f: (f / "meta/info.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "meta/info.json").write_text("[]"), "no table"),
         (lambda f: (f / "meta/info.json").unlink(), "cannot be read"),
@@ -222,6 +231,22 @@ def test_what_does_not_fit_is_refused_by_name(
         return
     with pytest.raises(ConfigError, match=text):
         Dataset.load(copy).frame(22)
+
+
+def test_a_subtask_ends_where_none_is_said(tmp_path: Path) -> None:
+    said = ["x", "x", "", "", "y", ""]
+    image = {"face_view": picture(0, 0, "face_view")}
+    with DatasetWriter(
+        tmp_path / "d", fps=FPS, state_names="a", action_names="b", cameras={"face_view": SIZE}
+    ) as writer:
+        for number, subtask in enumerate(said):
+            value = np.array([float(number)])
+            writer.add_frame(state=value, action=-value, images=image, task="t", subtask=subtask)
+        writer.end_episode()
+    dataset = Dataset.load(tmp_path / "d")
+    frames = [dataset.frame(i) for i in range(6)]
+    assert [frame.subtask for frame in frames] == said
+    assert [frame.action.tolist() for frame in frames] == [[-float(i)] for i in range(6)]
 
 
 def test_bad_frames_are_refused_and_an_episode_can_be_dropped(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from wallx_edge.video import require_av
 
 __all__ = ["Dataset", "Frame"]
 
+# what tables raise that do not fit each other; ConfigError is a ValueError, and says it better
+_MISFIT = (KeyError, IndexError, TypeError, ValueError, StopIteration, ZeroDivisionError)
 _TOLERANCE = 0.5  # of a frame, between its time and its picture's
 
 
@@ -74,7 +76,9 @@ class Dataset:
         if version != VERSION:
             raise ConfigError(f"{self.folder}: codebase_version is {version!r}, this reads {VERSION} only")
         try:
-            self.fps = int(info["fps"])
+            self.fps = float(info["fps"])
+            if not 0 < self.fps < 1e4:
+                raise ValueError(f"fps is {self.fps:g}")
             self.robot_type = str(info.get("robot_type") or "")
             features: dict[str, Any] = dict(info["features"])
             total_episodes, total_frames = int(info["total_episodes"]), int(info["total_frames"])
@@ -82,10 +86,10 @@ class Dataset:
             self._video_path = str(info.get("video_path") or VIDEO_PATH)
             self._vectors = {key: int(features[key]["shape"][0]) for key in ("observation.state", "action")}
             self.names = {key: _names(features[key].get("names"), width) for key, width in self._vectors.items()}
+            videos = {key: f for key, f in features.items() if f["dtype"] == "video"}
+            self._keys = {key.removeprefix(IMAGES): key for key in videos}
             self.cameras = {
-                key.removeprefix(IMAGES): (int(f["shape"][0]), int(f["shape"][1]))
-                for key, f in features.items()
-                if f["dtype"] == "video"
+                key.removeprefix(IMAGES): (int(f["shape"][0]), int(f["shape"][1])) for key, f in videos.items()
             }
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise ConfigError(f"{self.folder}/meta/info.json: {type(error).__name__} {error}: no dataset's") from error
@@ -93,6 +97,18 @@ class Dataset:
         if pictures:
             raise ConfigError(f"{self.folder}: {pictures[0]} is kept as single pictures; only videos are read")
         self._has_words = LANGUAGE in features
+        try:
+            self._read_tables(total_episodes, total_frames)
+        except _MISFIT as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise self._misfit(error) from error
+        self._rows = lru_cache(maxsize=4)(self._load_rows)
+
+    def _misfit(self, error: Exception) -> ConfigError:
+        return ConfigError(f"{self.folder}: its tables do not fit each other: {type(error).__name__} {error}")
+
+    def _read_tables(self, total_episodes: int, total_frames: int) -> None:
         self.stats = self._json("meta/stats.json") if (self.folder / "meta/stats.json").exists() else {}
         table = self._table(self.folder / "meta/tasks.parquet").to_pydict()
         texts = next((v for k, v in table.items() if k != "task_index"), None)
@@ -117,7 +133,6 @@ class Dataset:
             for path in (self._data_file(episode), *(self._video_file(episode, role) for role in self.cameras)):
                 if not path.is_file():
                     raise ConfigError(f"{path} of episode {episode['episode_index']} is missing")
-        self._rows = lru_cache(maxsize=4)(self._load_rows)
 
     @classmethod
     def load(cls, folder: str | Path) -> Dataset:
@@ -137,6 +152,14 @@ class Dataset:
         Raises:
             ConfigError: no such frame, a damaged file, another width or size than the dataset says.
         """
+        try:
+            return self._frame(index)
+        except _MISFIT as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise self._misfit(error) from error
+
+    def _frame(self, index: int) -> Frame:
         if not 0 <= index < len(self):
             raise ConfigError(f"{self.folder}: no frame {index}, there are {len(self)}")
         episode = next(e for e in self._episodes if index < int(e["dataset_to_index"]))
@@ -157,7 +180,7 @@ class Dataset:
             state=rows["observation.state"][at],
             action=rows["action"][at],
             images=images,
-            task=self.tasks.get(int(rows["task_index"][at]), ""),
+            task=self.tasks[int(rows["task_index"][at])],
             subtask=subtask,
         )
 
@@ -166,7 +189,7 @@ class Dataset:
         return self.folder / self._data_path.format(**place)
 
     def _video_file(self, episode: Mapping[str, Any], role: str) -> Path:
-        key = IMAGES + role
+        key = self._keys[role]
         if f"videos/{key}/file_index" not in episode:
             raise ConfigError(f"{self.folder}: episode {episode['episode_index']} has no video of {role}")
         place = {name: int(episode[f"videos/{key}/{name}"]) for name in ("chunk_index", "file_index")}
@@ -196,7 +219,7 @@ class Dataset:
             raise ConfigError(f"{path} has no column {missing[0]}")
         rows: dict[str, Any] = {name: table[name].to_numpy() for name in needed[2:]}
         for key, width in self._vectors.items():
-            values = table[key].to_pylist()
+            values = [v if isinstance(v, list) else [v] for v in table[key].to_pylist()]
             wrong = next((len(v) for v in values if len(v) != width), None)
             if wrong is not None:
                 raise ConfigError(f"{path}: {key} has {wrong} columns, info.json says {width}")
@@ -207,7 +230,7 @@ class Dataset:
 
     def _picture(self, episode: Mapping[str, Any], role: str, time: float) -> NDArray[np.uint8]:
         path = self._video_file(episode, role)
-        wanted = float(episode[f"videos/{IMAGES}{role}/from_timestamp"]) + time
+        wanted = float(episode[f"videos/{self._keys[role]}/from_timestamp"]) + time
         try:
             with self._av.open(str(path)) as container:
                 stream = container.streams.video[0]

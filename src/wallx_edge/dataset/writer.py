@@ -30,7 +30,7 @@ from wallx_edge.dataset.layout import (
 )
 from wallx_edge.errors import ConfigError
 from wallx_edge.types import check_image
-from wallx_edge.video import Video, require_av
+from wallx_edge.video import Video, encoder
 
 __all__ = ["DatasetWriter"]
 
@@ -70,7 +70,7 @@ class DatasetWriter:
             ConfigError: pyarrow or PyAV is not installed, the folder is in use, or a number does not fit.
         """
         self._arrow, self._parquet = require_pyarrow()
-        require_av()
+        encoder()
         if not 1 <= fps <= 1000:
             raise ConfigError(f"fps is {fps}, expected 1 to 1000")
         for role, size in cameras.items():
@@ -153,7 +153,7 @@ class DatasetWriter:
         self._rows["observation.state"].append(np.asarray(state, np.float32))
         self._rows["action"].append(np.asarray(action, np.float32))
         self._tasked.append(self._tasks.setdefault(task, len(self._tasks)))
-        if subtask and (not self._said or self._said[-1][1] != subtask):
+        if subtask != (self._said[-1][1] if self._said else ""):  # also where one ends and none begins
             self._said.append(((len(self._tasked) - 1) / self._fps, subtask))
 
     def end_episode(self) -> None:
@@ -173,7 +173,7 @@ class DatasetWriter:
         said = [
             {
                 "role": "assistant",
-                "content": text,
+                "content": text or None,
                 "style": "subtask",
                 "timestamp": at,
                 "camera": None,
@@ -214,11 +214,11 @@ class DatasetWriter:
         for key, values in stats.items():
             about |= {f"stats/{key}/{name}": [value] for name, value in values.items()}
             self._totals.setdefault(key, []).append(values)
+        self._totals = {key: [merged(parts)] for key, parts in self._totals.items()}
+        self._write_json("meta/stats.json", {key: parts[0] for key, parts in self._totals.items()})
         self._write_table({key: self._arrow.array(value) for key, value in about.items()}, EPISODES_PATH)
         self._episodes += 1
         self._frames += number
-        self._totals = {key: [merged(parts)] for key, parts in self._totals.items()}
-        self._write_json("meta/stats.json", {key: parts[0] for key, parts in self._totals.items()})
         self._write_json("meta/info.json", self._info())  # last: it says how many episodes there are
         self._clear()
 
@@ -312,6 +312,8 @@ class DatasetWriter:
 
     def _vectors(self, rows: Sequence[NDArray[np.float32]]) -> Any:
         values = np.stack(rows)
+        if values.shape[1] == 1:  # as lerobot has them
+            return self._arrow.array(values.ravel())
         return self._arrow.FixedSizeListArray.from_arrays(self._arrow.array(values.ravel()), values.shape[1])
 
     def _language(self) -> Any:
@@ -361,7 +363,7 @@ class DatasetWriter:
                 "info": {
                     "video.height": height,
                     "video.width": width,
-                    "video.codec": "h264",
+                    "video.codec": "mpeg4" if encoder() == "mpeg4" else "h264",
                     "video.pix_fmt": "yuv420p",
                     "video.is_depth_map": False,
                     "video.fps": self._fps,
