@@ -135,6 +135,9 @@ class Kinematics:
         if ids != sorted(ids, key=on_way.index):
             order = [known[i] for i in on_way if i in ids]
             raise ConfigError(f"{where}: the joints are to be named from the base on: {', '.join(order)}")
+        if len(on_way) > len(ids):  # it would be taken to stand at zero
+            missing = next(known[i] for i in on_way if i not in ids)
+            raise ConfigError(f"{where}: joint {missing} moves {tool} too; it must be among the arm's joints")
         self._qpos = model.jnt_qposadr[ids].copy()
         self._dofs = model.jnt_dofadr[ids].copy()
         self.low, self.high = np.array(low, np.float64), np.array(high, np.float64)

@@ -398,6 +398,7 @@ def test_a_session_refuses_such_chunks_and_goes_on() -> None:
         ({"arm": {"joints": [*ARM[:-1], "tail"]}}, "name tail; so101 has"),
         ({"arm": {"joints": [ARM[1], ARM[0], *ARM[2:]]}}, "from the base on: shoulder_pan, shoulder_lift"),
         ({"arm": {"joints": [*ARM, "gripper"]}}, "joint gripper does not move tool"),
+        ({"arm": {"joints": [*ARM[:2], *ARM[3:]]}}, "joint elbow_flex moves tool too"),
         ({"arm": {"tool": "hand"}}, "no site or body hand"),
         ({"arm": {"gripper_values": [1.0, 1.0]}}, "closed and open must differ"),
         ({"arm": {"base": [0.0]}}, "expected 6 numbers"),
