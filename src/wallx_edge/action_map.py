@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wallx_edge._core import Embodiment, JointMode
 from wallx_edge.errors import ConfigError
-from wallx_edge.geometry import euler_from_matrix, matrix_from_euler, matrix_from_rot6d, rot6d_from_matrix
+from wallx_edge.geometry import ROTATIONS
 from wallx_edge.kinematics import POSITION, ROTATION
 from wallx_edge.robot_model import ArmModel, RobotModel
 from wallx_edge.types import ActionChunk, DofLayout, DofSlot
@@ -21,13 +21,7 @@ __all__ = ["ActionMap", "RowsRefused"]
 
 Floats = NDArray[np.float64]
 
-_POSITION = "ee_cartesian_pos"
-# ending of a slot -> columns, to a matrix, from a matrix
-_ROTATIONS: Mapping[str, tuple[int, Callable[[Floats], Floats], Callable[[Floats], Floats]]] = {
-    "ee_rotation": (3, matrix_from_euler, euler_from_matrix),
-    "ee_rotation_6D": (6, matrix_from_rot6d, rot6d_from_matrix),
-}
-_GRIPPER, _JOINTS = "gripper", "arm_joint_pos"
+_POSITION, _GRIPPER, _JOINTS = "_ee_cartesian_pos", "_gripper", "_arm_joint_pos"
 _PREFIXES = ("follow_", "master_")
 SPARE = 1.02  # a row's step may be this much of what the joint's velocity limit allows
 
@@ -134,11 +128,6 @@ class ActionMap:
         self._limits = np.array([joint.limits.max_velocity for joint in embodiment.joints])
         self._wheels = np.array([joint.mode == JointMode.velocity for joint in embodiment.joints])
 
-    @property
-    def has_poses(self) -> bool:
-        """Whether a slot is a tool's pose."""
-        return self._has_poses
-
     def joint_rows(self, chunk: ActionChunk, seed: Floats | None = None) -> Floats:
         """Rows in the order of the robot's joints [rad]   (horizon, joints)
 
@@ -237,7 +226,7 @@ class ActionMap:
         parts: list[_Part] = []
         indices = np.array([self._names.index(name) for name in arm.kinematics.joints])
         position = self._take(arm, left, (_POSITION,))
-        rotation = self._take(arm, left, tuple(_ROTATIONS))
+        rotation = self._take(arm, left, tuple(ROTATIONS))
         if (position is None) != (rotation is None):
             there = position or rotation
             assert there is not None
@@ -246,8 +235,8 @@ class ActionMap:
                 f"{'position' if position is None else 'rotation'}"
             )
         if position is not None and rotation is not None:
-            ending = next(e for e in _ROTATIONS if rotation.name.endswith(e) and rotation.width == _ROTATIONS[e][0])
-            _, to_matrix, from_matrix = _ROTATIONS[ending]
+            ending = next(e for e in ROTATIONS if rotation.name.endswith(e) and rotation.width == ROTATIONS[e][0])
+            _, to_matrix, from_matrix = ROTATIONS[ending]
             names = f"{position.name}, {rotation.name}"
             pose = _Pose(arm, position.columns, rotation.columns, to_matrix, from_matrix, indices, names)
             parts.append(pose)
@@ -277,10 +266,10 @@ class ActionMap:
 
     @staticmethod
     def _take(arm: ArmModel, left: dict[str, DofSlot], endings: Sequence[str]) -> DofSlot | None:
-        widths = {_POSITION: 3, _GRIPPER: 1, **{e: r[0] for e, r in _ROTATIONS.items()}}
+        widths = {_POSITION: 3, _GRIPPER: 1, **{e: r[0] for e, r in ROTATIONS.items()}}
         for prefix in _PREFIXES:
             for ending in endings:
-                slot = left.get(f"{prefix}{arm.side}_{ending}")
+                slot = left.get(f"{prefix}{arm.side}{ending}")
                 if slot is None:
                     continue
                 if slot.width != widths.get(ending, slot.width):

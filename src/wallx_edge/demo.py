@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wallx_edge import __version__
 from wallx_edge.embodiment import load_calibration, load_embodiment
-from wallx_edge.errors import ConfigError
+from wallx_edge.extras import without_screen
 from wallx_edge.policy import Policy
 from wallx_edge.recording import Description, Recorder, Segments
 from wallx_edge.recording.topics import CAMERA, CHUNK, DECISION, FAULT, LOOP, OBSERVATION
@@ -235,19 +235,6 @@ def check(
     return out
 
 
-def require_matplotlib() -> None:
-    """Chooses a backend that needs no screen; a demo calls this before it moves anything.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise ConfigError("the demo's plot needs matplotlib: pip install 'wallx-edge[plot]'") from error
-    mpl.use("Agg")
-
-
 def plot(path: Path, columns: dict[str, NDArray[Any]], joint_names: Sequence[str]) -> None:
     """Draws commanded and measured joints over time.
 
@@ -259,8 +246,7 @@ def plot(path: Path, columns: dict[str, NDArray[Any]], joint_names: Sequence[str
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    require_matplotlib()
-    from matplotlib import pyplot
+    pyplot = without_screen("the demo's plot")
 
     sent = columns["has_command"].astype(bool)
     seconds = columns["time"] - columns["time"][sent][0]

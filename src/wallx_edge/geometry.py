@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from wallx_edge.errors import ConfigError
 
 __all__ = [
+    "ROTATIONS",
     "compose_position",
     "compose_rotation",
     "euler_from_matrix",
@@ -181,3 +183,10 @@ def _finite(array: NDArray[Any], what: str) -> Floats:
         index = tuple(int(i) for i in bad[0])
         raise ConfigError(f"{what}: got {array[index]} at {list(index)}, expected finite numbers")
     return array.astype(np.float64)
+
+
+# ending of a slot -> columns, to a matrix, from a matrix
+ROTATIONS: dict[str, tuple[int, Callable[[Floats], Floats], Callable[[Floats], Floats]]] = {
+    "_ee_rotation": (3, matrix_from_euler, euler_from_matrix),
+    "_ee_rotation_6D": (6, matrix_from_rot6d, rot6d_from_matrix),
+}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge.errors import ConfigError
+from wallx_edge.extras import require
 
 __all__ = ["Kinematics", "Tracked", "load_model"]
 
@@ -35,10 +36,7 @@ def load_model(path: Path) -> Any:
     Raises:
         ConfigError: MuJoCo is not installed; no such file; not a model, or one with impossible masses.
     """
-    try:
-        import mujoco
-    except ImportError as error:
-        raise ConfigError("end-effector checkpoints need MuJoCo: pip install 'wallx-edge[kinematics]'") from error
+    mujoco = require("mujoco", "kinematics", "[kinematics] of a robot's file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -10,14 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge.errors import CheckpointError, ConfigError
-from wallx_edge.geometry import (
-    compose_position,
-    compose_rotation,
-    euler_from_matrix,
-    matrix_from_euler,
-    matrix_from_rot6d,
-    rot6d_from_matrix,
-)
+from wallx_edge.geometry import ROTATIONS, compose_position, compose_rotation
 from wallx_edge.types import DofLayout, DofSlot
 
 __all__ = ["RelativeActions"]
@@ -25,11 +18,6 @@ __all__ = ["RelativeActions"]
 ENDING = "_relative"
 _POSITION = "_ee_cartesian_pos"
 Floats = NDArray[np.float64]
-# ending of a slot -> columns, to a matrix, from a matrix
-_ROTATIONS: dict[str, tuple[int, Callable[[Floats], Floats], Callable[[Floats], Floats]]] = {
-    "_ee_rotation": (3, matrix_from_euler, euler_from_matrix),
-    "_ee_rotation_6D": (6, matrix_from_rot6d, rot6d_from_matrix),
-}
 
 
 @dataclass(frozen=True)
@@ -140,8 +128,8 @@ class RelativeActions:
 def _decompose(pair: _Pair, absolute: Floats, now: Floats) -> Floats:
     if pair.ending == _POSITION:
         return compose_position(absolute, -now)
-    _, to_matrix, from_matrix = _ROTATIONS[pair.ending]
-    _, state_to_matrix, _ = _ROTATIONS[pair.state_ending]
+    _, to_matrix, from_matrix = ROTATIONS[pair.ending]
+    _, state_to_matrix, _ = ROTATIONS[pair.state_ending]
     # R_relative = R_absolute R_state^-1
     return from_matrix(to_matrix(absolute) @ np.swapaxes(state_to_matrix(now), -1, -2))
 
@@ -149,8 +137,8 @@ def _decompose(pair: _Pair, absolute: Floats, now: Floats) -> Floats:
 def _compose(pair: _Pair, relative: Floats, now: Floats) -> Floats:
     if pair.ending == _POSITION:
         return compose_position(relative, now)
-    _, to_matrix, from_matrix = _ROTATIONS[pair.ending]
-    _, state_to_matrix, _ = _ROTATIONS[pair.state_ending]
+    _, to_matrix, from_matrix = ROTATIONS[pair.ending]
+    _, state_to_matrix, _ = ROTATIONS[pair.state_ending]
     return from_matrix(compose_rotation(to_matrix(relative), state_to_matrix(now)))
 
 
@@ -160,13 +148,13 @@ def _match(slot: DofSlot, state: DofLayout) -> _Pair:
     if name.endswith(_POSITION):
         ending, width = _POSITION, 3
     else:
-        ending = next((e for e in _ROTATIONS if name.endswith(e)), "")
+        ending = next((e for e in ROTATIONS if name.endswith(e)), "")
         if not ending:
             raise CheckpointError(
-                f"dof_config.{slot.name}: only {', '.join((_POSITION, *_ROTATIONS))} can be relative to the state"
+                f"dof_config.{slot.name}: only {', '.join((_POSITION, *ROTATIONS))} can be relative to the state"
             )
-        width = _ROTATIONS[ending][0]
-        others = (ending, *(e for e in _ROTATIONS if e != ending))
+        width = ROTATIONS[ending][0]
+        others = (ending, *(e for e in ROTATIONS if e != ending))
     if slot.width != width:
         raise CheckpointError(f"dof_config.{slot.name} has {slot.width} columns, expected {width}")
     base = name.removesuffix(ending).removeprefix("follow_").removeprefix("master_")
@@ -174,7 +162,7 @@ def _match(slot: DofSlot, state: DofLayout) -> _Pair:
         for prefix in ("follow_", "master_", ""):
             found = next((s for s in state if s.name == f"{prefix}{base}{other}"), None)
             if found is not None:
-                expected = 3 if other == _POSITION else _ROTATIONS[other][0]
+                expected = 3 if other == _POSITION else ROTATIONS[other][0]
                 if found.width != expected:
                     raise CheckpointError(
                         f"agent_pos_config.{found.name} has {found.width} columns, expected {expected}"

@@ -33,10 +33,8 @@ class _Beside(Expert):
     """The expert's chunks in the engine's time: each inference computes a checkpoint's chunk too, and drops it."""
 
     def __init__(self, showcase: Showcase, engine: Policy) -> None:
-        scene, world = showcase.scene, showcase._for_expert.world
-        super().__init__(scene, world, showcase.progress, load_embodiment("so101"))
-        self._mirror = showcase._for_expert
-        self._engine = engine
+        self._mirror, self._engine = showcase._for_expert, engine
+        super().__init__(showcase.scene, self._mirror.world, showcase.progress, load_embodiment("so101"))
         self.num_computed = 0
 
     @property
@@ -45,8 +43,7 @@ class _Beside(Expert):
 
     @queue.setter
     def queue(self, queue: _core.InferenceQueue | None) -> None:
-        if hasattr(self, "_engine"):
-            self._engine.queue = queue
+        self._engine.queue = queue
 
     def act(
         self,

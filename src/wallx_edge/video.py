@@ -12,24 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wallx_edge.errors import ConfigError
+from wallx_edge.extras import require
 
-__all__ = ["Video", "encoder", "require_av"]
+__all__ = ["Video", "encoder"]
 
 # what each FFmpeg build may have, the one that every player knows first
 ENCODERS = ("libx264", "libopenh264", "mpeg4")
-
-
-def require_av() -> Any:
-    """PyAV.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise ConfigError("videos need PyAV: pip install 'wallx-edge[video]'") from error
-    return av
 
 
 def encoder() -> str:
@@ -38,7 +26,7 @@ def encoder() -> str:
     Raises:
         ConfigError: PyAV is not installed, or has none of :data:`ENCODERS`.
     """
-    av = require_av()
+    av = require("av", "video", "a video")
     found = next((name for name in ENCODERS if name in av.codecs_available), "")
     if not found:
         raise ConfigError(f"this PyAV can write none of {', '.join(ENCODERS)}; reinstall wallx-edge[video]")
@@ -59,8 +47,8 @@ class Video:
         Raises:
             ConfigError: PyAV is not installed, or has no encoder of :data:`ENCODERS`.
         """
-        self._av = require_av()
         self._encoder = encoder()
+        self._av = require("av", "video", "a video")
         self._path, self._fps, self._keyframe_every = path, fps, keyframe_every
         self._container: Any = None
         self._stream: Any = None

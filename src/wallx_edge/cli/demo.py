@@ -19,12 +19,11 @@ from wallx_edge.cli.computing import add_computing_arguments, computing
 from wallx_edge.cli.live import LiveView
 from wallx_edge.cli.run import StopSignals
 from wallx_edge.errors import ConfigError
+from wallx_edge.extras import require
 from wallx_edge.robot import Robot, lateness_us
 from wallx_edge.session import PlayedChunk, Session, SessionStatus
 from wallx_edge.showcase import Showcase
 from wallx_edge.sim import SimProcess
-from wallx_edge.sim.world import require_mujoco
-from wallx_edge.video import require_av
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
     """Runs and checks; 0 when the task was done and the emulator's log agrees with what was commanded."""
     console = Console(highlight=False, stderr=args.json)
     out: Path = args.out
-    demo.require_matplotlib()
-    require_av()
-    require_mujoco()
+    # before anything moves
+    for module, extra in (("matplotlib", "plot"), ("av", "video"), ("mujoco", "sim")):
+        require(module, extra, "the demo")
     log = out / "emulator.jsonl"
     try:
         out.mkdir(parents=True, exist_ok=True)

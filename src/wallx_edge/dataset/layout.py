@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from wallx_edge.errors import ConfigError
 
 __all__ = [
     "CHUNKS_SIZE",
@@ -23,7 +20,6 @@ __all__ = [
     "VIDEO_PATH",
     "Statistics",
     "merged",
-    "require_pyarrow",
     "statistics",
 ]
 
@@ -45,18 +41,6 @@ DEFAULTS: Mapping[str, dict[str, Any]] = {
 _QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 Statistics = dict[str, list[Any]]
-
-
-def require_pyarrow() -> tuple[Any, Any]:
-    """``pyarrow`` and ``pyarrow.parquet``.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ConfigError("datasets need pyarrow and PyAV: pip install 'wallx-edge[dataset]'") from error
 
 
 def statistics(values: NDArray[Any], count: int) -> Statistics:

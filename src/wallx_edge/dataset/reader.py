@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wallx_edge.dataset.layout import DATA_PATH, IMAGES, LANGUAGE, VERSION, VIDEO_PATH, require_pyarrow
+from wallx_edge.dataset.layout import DATA_PATH, IMAGES, LANGUAGE, VERSION, VIDEO_PATH
 from wallx_edge.errors import ConfigError
-from wallx_edge.video import require_av
+from wallx_edge.extras import require
 
 __all__ = ["Dataset", "Frame"]
 
@@ -69,8 +69,8 @@ class Dataset:
             ConfigError: another version, files missing or damaged, widths or counts that disagree.
         """
         self.folder = Path(folder)
-        _, self._parquet = require_pyarrow()
-        self._av = require_av()
+        self._parquet = require("pyarrow.parquet", "dataset", "a dataset")
+        self._av = require("av", "dataset", "a dataset")
         info = self._json("meta/info.json")
         version = info.get("codebase_version")
         if version != VERSION:

@@ -25,10 +25,10 @@ from wallx_edge.dataset.layout import (
     VIDEO_PATH,
     Statistics,
     merged,
-    require_pyarrow,
     statistics,
 )
 from wallx_edge.errors import ConfigError
+from wallx_edge.extras import require
 from wallx_edge.types import check_image
 from wallx_edge.video import Video, encoder
 
@@ -69,7 +69,8 @@ class DatasetWriter:
         Raises:
             ConfigError: pyarrow or PyAV is not installed, the folder is in use, or a number does not fit.
         """
-        self._arrow, self._parquet = require_pyarrow()
+        self._arrow = require("pyarrow", "dataset", "a dataset")
+        self._parquet = require("pyarrow.parquet", "dataset", "a dataset")
         encoder()
         if not 1 <= fps <= 1000:
             raise ConfigError(f"fps is {fps}, expected 1 to 1000")

@@ -10,16 +10,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wallx_edge import _core
+from wallx_edge.computing import Computing
 from wallx_edge.errors import ConfigError
 from wallx_edge.evaluate.episode import Episode, Look, Outcome, run_episode
+from wallx_edge.evaluate.expert import STEP
 from wallx_edge.evaluate.seeing import Seeing
 from wallx_edge.evaluate.taping import Taping
 from wallx_edge.evaluate.tasks import TASKS, VARIANTS, make_scene
+from wallx_edge.extras import require
+from wallx_edge.policy import Policy
+from wallx_edge.policy_config import PolicyConfig
+from wallx_edge.sim.world import CAMERAS
 
 __all__ = ["Campaign", "Job", "Summary", "interval", "jobs_of", "run_jobs", "summarize"]
 
@@ -92,10 +100,15 @@ class Job:
 
             if self.policy in EXPERTS:
                 return run_episode(scene, self.seed, self.policy, look=look)
-            from wallx_edge.evaluate.checkpoint import CheckpointPolicy  # the engine, in this process only
+            config = PolicyConfig(cameras=tuple(c.role for c in CAMERAS), resolution=224, step=STEP, seed=self.seed)
+            policy = Policy(self.policy, config, _engine(self.policy, self.precision))
+            return run_episode(scene, self.seed, lambda *_: policy, look=look, is_blanked=self.is_blanked)
 
-            policy = CheckpointPolicy(self.policy, self.precision, self.seed, self.is_blanked)
-            return run_episode(scene, self.seed, lambda *_: policy, look=look)
+
+@lru_cache(maxsize=1)
+def _engine(directory: str, precision: str) -> _core.Engine:
+    """Loaded once a process, which computes with one thread."""
+    return Computing(precision, threads=1).load(directory)
 
 
 def jobs_of(campaign: Campaign, videos: Path | None = None, num_videos: int = 1) -> list[Job]:
@@ -165,10 +178,7 @@ def _alone() -> None:
 
 
 def _on_fleet(jobs: Sequence[Job], address: str) -> Iterator[Outcome]:
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("--fleet needs Ray: pip install 'wallx-edge[fleet]'") from error
+    ray = require("ray", "fleet", "--fleet")
     ray.init(address=None if address == "local" else address, log_to_driver=False)
     try:
         remote = ray.remote(Job.run)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wallx_edge.errors import ConfigError
 from wallx_edge.evaluate.campaign import Summary
 from wallx_edge.evaluate.episode import Outcome
+from wallx_edge.extras import without_screen
 
 __all__ = ["write_page"]
 
@@ -86,13 +86,7 @@ def write_page(folder: Path, report: dict[str, Any], summaries: Sequence[Summary
 
 
 def _plot(path: Path, summaries: Sequence[Summary], outcomes: Sequence[Outcome]) -> None:
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise ConfigError("the page's plots need matplotlib: pip install 'wallx-edge[plot]'") from error
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = without_screen("the page's plot")
     names = [f"{s.task}\n{s.variant}" for s in summaries]
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 1.4 + 0.45 * len(names)), sharey=True)
     places = range(len(names))

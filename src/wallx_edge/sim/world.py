@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from wallx_edge._emulator import WorldPlant, draw_picture
 from wallx_edge.cameras import Camera, Frame
 from wallx_edge.errors import ConfigError
+from wallx_edge.extras import require
 
-__all__ = ["CAMERAS", "CameraSpec", "Thing", "World", "WorldCamera", "WorldSpec", "require_mujoco"]
+__all__ = ["CAMERAS", "CameraSpec", "Thing", "World", "WorldCamera", "WorldSpec"]
 
 Shape = Literal["box", "cylinder", "sphere", "plate", "bin", "cup", "bar"]
 TIMESTEP = 0.002  # [s]
@@ -146,19 +147,6 @@ def _pairs(thing: Mapping[str, Any]) -> dict[str, Any]:
     return {"colour": (red, green, blue), "position": (x, y)}
 
 
-def require_mujoco() -> Any:
-    """The library.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import mujoco
-    except ImportError as error:
-        raise ConfigError("a simulated world needs MuJoCo: pip install 'wallx-edge[sim]'") from error
-    return mujoco
-
-
 class World:
     """Physics and pictures of one scene. One thread at a time uses it.
 
@@ -189,7 +177,7 @@ class World:
         Raises:
             ConfigError: MuJoCo is not installed, or arm and things make no model.
         """
-        mujoco = self._mujoco = require_mujoco()
+        mujoco = self._mujoco = require("mujoco", "sim", "a simulated world")
         self.spec = spec
         self.joint_names = tuple(joint_names)
         text = _mjcf(spec, arm_model, self.joint_names, dynamics, tool)

@@ -12,7 +12,6 @@
 #include "check.hpp"
 #include "control/estop.hpp"
 #include "fake_robot.hpp"
-#include "hardware/heartbeat.hpp"
 
 using namespace wallx;
 using wallx::test::Bench;
@@ -55,21 +54,6 @@ TEST(startup_is_ramped_from_the_measured_pose) {
   CHECK(ticks > 100);
   check_limits(*bench.robot, 0.005, 0.25);
   for (int j = 0; j < 3; ++j) CHECK_EQ(bench.robot->goal[j], 1.0);
-}
-
-TEST(a_bus_that_was_seized_while_a_tick_waited_is_not_written_to) {
-  Bench bench;
-  bench.enable();
-  bench.go_to(1.0);
-  bench.tick_until(LoopState::run, 2000);
-  Heartbeat watcher(bench.loop->heartbeat_descriptor());
-  bench.robot->on_read = [&] { watcher.seize(); };  // as for a process that is stopped in there
-  const int before = bench.robot->num_sends;
-  CHECK(bench.tick().send.code == ErrorCode::wrong_state);
-  CHECK(bench.tick().state == LoopState::fault);
-  CHECK(bench.records.back().finding.reason == Reason::stalled);
-  bench.tick(20);
-  CHECK_EQ(bench.robot->num_sends, before);
 }
 
 TEST(commands_equal_rows_when_not_limited) {

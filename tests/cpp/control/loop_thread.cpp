@@ -6,8 +6,10 @@
 #include "check.hpp"
 #include "control/control_loop.hpp"
 #include "fake_robot.hpp"
+#include "hardware/heartbeat.hpp"
 
 using namespace wallx;
+using wallx::test::Bench;
 using wallx::test::check_limits;
 using wallx::test::FakeRobot;
 
@@ -99,4 +101,19 @@ TEST(other_threads_see_whole_records) {
   }
   loop.stop();
   CHECK_EQ(loop.counters().num_dropped_records, 0u);
+}
+
+TEST(a_bus_that_was_seized_while_a_tick_waited_is_not_written_to) {
+  Bench bench;
+  bench.enable();
+  bench.go_to(1.0);
+  bench.tick_until(LoopState::run, 2000);
+  Heartbeat watcher(bench.loop->heartbeat_descriptor());
+  bench.robot->on_read = [&] { watcher.seize(); };  // as for a process that is stopped in there
+  const int before = bench.robot->num_sends;
+  CHECK(bench.tick().send.code == ErrorCode::wrong_state);
+  CHECK(bench.tick().state == LoopState::fault);
+  CHECK(bench.records.back().finding.reason == Reason::stalled);
+  bench.tick(20);
+  CHECK_EQ(bench.robot->num_sends, before);
 }
