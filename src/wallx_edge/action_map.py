@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wallx_edge._core import Embodiment, JointMode
+from wallx_edge._core import Embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.geometry import ROTATIONS
 from wallx_edge.kinematics import POSITION, ROTATION
@@ -124,9 +124,9 @@ class ActionMap:
         self._action_width, self._state_width = action.width, state.width
         self._action = self._match(action, "action", is_complete=True)
         self._state = self._match(state, "state", is_complete=action.is_joint_space and model is None)
-        self._has_poses = any(isinstance(part, _Pose) for part in self._action)
+        # found by a search, whose branch could change between two rows; any other joint's way is the limiter's to slow
+        self._searched = np.array([j for part in self._action if isinstance(part, _Pose) for j in part.joints], np.intp)
         self._limits = np.array([joint.limits.max_velocity for joint in embodiment.joints])
-        self._wheels = np.array([joint.mode == JointMode.velocity for joint in embodiment.joints])
 
     def joint_rows(self, chunk: ActionChunk, seed: Floats | None = None) -> Floats:
         """Rows in the order of the robot's joints [rad]   (horizon, joints)
@@ -140,14 +140,13 @@ class ActionMap:
                 arm would flip to another branch; a link that would come too near to the table or to another link.
         """
         rows = chunk.rows
-        if (self._has_poses or self._holds) and seed is None:
+        if (self._searched.size or self._holds) and seed is None:
             raise ConfigError("poses become joints from a seed: the measured joint positions")
         start = np.zeros(len(self._names)) if seed is None else np.nan_to_num(np.asarray(seed, np.float64))
         out = np.repeat(start[np.newaxis], len(rows), axis=0)
         for part in self._action:
             part.to_joints(rows, out, start)
-        if self._has_poses:
-            self._check_steps(out, chunk.step, start)
+        self._check_steps(out, chunk.step)
         if self._model is not None:
             trouble = self._model.trouble(out, self._names)
             if trouble:
@@ -170,16 +169,16 @@ class ActionMap:
             part.to_state(positions, state)
         return state
 
-    def _check_steps(self, rows: Floats, step: float, start: Floats) -> None:
-        """Refuses a branch flip: what no joint can do between two rows."""
-        moved = np.abs(np.diff(rows, axis=0)) / step
-        moved[:, self._wheels] = 0
-        beyond = np.argwhere(moved > SPARE * self._limits)
+    def _check_steps(self, rows: Floats, step: float) -> None:
+        """Refuses a branch flip: what no joint of an arm can do between two rows."""
+        moved, limits = np.abs(np.diff(rows[:, self._searched], axis=0)) / step, self._limits[self._searched]
+        beyond = np.argwhere(moved > SPARE * limits)
         if beyond.size:
-            row, joint = beyond[0]
+            row, column = beyond[0]
             raise RowsRefused(
-                f"rows {row} and {row + 1}: {self._names[joint]} would have to turn at {moved[row, joint]:.1f} rad/s, "
-                f"at most {self._limits[joint]:g} rad/s: the poses jump, or the arm would flip"
+                f"rows {row} and {row + 1}: {self._names[self._searched[column]]} would have to turn at "
+                f"{moved[row, column]:.1f} rad/s, at most {limits[column]:g} rad/s: the poses jump, or the arm "
+                "would flip"
             )
 
     def _match(self, layout: DofLayout, what: str, is_complete: bool) -> list[_Part]:

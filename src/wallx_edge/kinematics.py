@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +35,14 @@ def load_model(path: Path) -> Any:
     """Reads a URDF or MJCF with MuJoCo; its meshes are not looked for.
 
     Raises:
-        ConfigError: MuJoCo is not installed; no such file; not a model, or one with impossible masses.
+        ConfigError: MuJoCo is not installed; no such file; not a model, or one with a mass below 0.
     """
     mujoco = require("mujoco", "kinematics", "[kinematics] of a robot's file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the robot's model {path} cannot be read: {error}") from error
+    _check_masses(text, path)
     try:
         if "<robot" in text:  # a URDF: links without inertia are common and do not matter here
             spec = mujoco.MjSpec.from_string(text)
@@ -56,6 +58,24 @@ def load_model(path: Path) -> Any:
     if model.neq:
         raise ConfigError(f"the robot's model {path} has {model.neq} equality constraints: loops are not followed")
     return model
+
+
+def _check_masses(text: str, path: Path) -> None:
+    """MuJoCo raises masses that are too small, and passes over some that are no numbers."""
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise ConfigError(f"the robot's model {path} is refused: {error}") from error
+    for element in root.iter():
+        said = element.get("value" if element.tag == "mass" else "mass")
+        if said is None:
+            continue
+        try:
+            is_good = math.isfinite(float(said)) and float(said) >= 0
+        except ValueError:
+            is_good = False
+        if not is_good:
+            raise ConfigError(f"the robot's model {path} is refused: a mass is {said!r}, expected 0 kg or more")
 
 
 @dataclass(frozen=True, eq=False)

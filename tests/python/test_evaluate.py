@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -20,10 +21,11 @@ from wallx_edge.embodiment import load_embodiment
 from wallx_edge.errors import ConfigError
 from wallx_edge.evaluate import TASKS, VARIANTS, make_scene, run_episode
 from wallx_edge.evaluate.campaign import Campaign, against, interval, jobs_of, run_jobs, summarize
-from wallx_edge.evaluate.expert import reach_of
-from wallx_edge.evaluate.tasks import AREA, Progress
+from wallx_edge.evaluate.expert import Expert, reach_of
+from wallx_edge.evaluate.tasks import AREA, Progress, Scene
 from wallx_edge.sim.so101 import SO101
 from wallx_edge.sim.world import World
+from wallx_edge.types import ActionChunk, Observation
 
 Capture = pytest.CaptureFixture[str]
 
@@ -44,6 +46,29 @@ def test_the_expert_does_every_task_and_the_blind_one_none(task: str) -> None:
         assert outcome.seam < 0.01
     blind = run_episode(make_scene(task, 0), 0, "blind")
     assert not blind.is_success and blind.progress < 1.0
+
+
+class _Holding(Expert):
+    """The expert that never lets go."""
+
+    def act(self, observation: Observation, *args: Any, **options: Any) -> ActionChunk:
+        chunk = super().act(observation, *args, **options)
+        rows = chunk.rows.copy()
+        has_closed = np.flatnonzero(rows[:, 5] < -0.9)
+        self.is_closed = getattr(self, "is_closed", False) or bool(has_closed.size)
+        if self.is_closed:
+            rows[(has_closed[0] if has_closed.size else 0) :, 5] = -0.95
+        return replace(chunk, rows=rows)
+
+
+@pytest.mark.parametrize("task", ["pick_place", "place_by_colour"])
+def test_what_is_held_where_it_belongs_is_not_placed(task: str) -> None:
+    def make(scene: Scene, world: World, progress: Progress) -> Expert:
+        return _Holding(scene, world, progress, load_embodiment("so101"))
+
+    for seed in (0, 1):
+        outcome = run_episode(make_scene(task, seed), seed, make)
+        assert not outcome.is_success and outcome.progress == 0.5, outcome
 
 
 @pytest.mark.parametrize("variant", VARIANTS[1:])

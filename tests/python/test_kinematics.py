@@ -285,6 +285,16 @@ def test_the_published_layouts_drive_a_robot_with_two_arms(tmp_path: Path) -> No
     assert {"follow_left_ee_cartesian_pos", "follow_right_gripper"} <= seen
 
 
+def test_a_gripper_may_open_from_one_row_to_the_next() -> None:
+    euler, home = layout("ee_rotation", 3), np.array([0.0, -0.6, 0.9, 0.7, 0.0, -0.9])
+    action_map = ActionMap(euler, euler, load_embodiment("so101"), so101_model())
+    rows = np.repeat(action_map.model_state(home)[np.newaxis], 8, axis=0)
+    rows[4:, -1] = 0.08
+    found = action_map.joint_rows(ActionChunk(rows, 0.04, 0.0, euler), home)
+    assert np.allclose(found[:4, 5], -0.9) and np.allclose(found[4:, 5], 0.95)
+    assert np.abs(found[:, :5] - home[:5]).max() < 1e-3
+
+
 def test_what_is_out_of_reach_is_refused_and_says_by_how_much() -> None:
     embodiment = load_embodiment("so101")
     action_map = ActionMap(layout("ee_rotation", 3), layout("ee_rotation", 3), embodiment, so101_model())
@@ -389,6 +399,9 @@ def test_a_session_refuses_such_chunks_and_goes_on() -> None:
         ({"model": "none.urdf"}, "cannot be read"),
         ({"model": "bad.urdf"}, "is refused"),
         ({"model": "loop.xml"}, "loops are not followed"),
+        ({"model": "negative.urdf"}, r"a mass is '-0\.2', expected 0 kg or more"),
+        ({"model": "nan.xml"}, "a mass is 'nan'"),
+        ({"model": "torn.xml"}, "is refused: "),
         ({"wings": 1}, "wings"),
         ({"table": "oak"}, "table is 'oak'"),
         ({"margin": -1.0}, "margin is -1"),
@@ -408,6 +421,9 @@ def test_a_session_refuses_such_chunks_and_goes_on() -> None:
 def test_bad_kinematics_are_one_message(changes: dict[str, Any], text: str, tmp_path: Path) -> None:
     (tmp_path / "bad.urdf").write_text(urdf(tmp_path / "a.urdf", ("j", 6)).read_text().replace("0.2", "x", 1))
     chain = MODEL.read_text(encoding="utf-8")
+    (tmp_path / "negative.urdf").write_text((tmp_path / "a.urdf").read_text().replace('"0.2"', '"-0.2"', 1))
+    (tmp_path / "nan.xml").write_text(chain.replace('mass="0.045"', 'mass="nan"', 1))
+    (tmp_path / "torn.xml").write_text(chain[:2000])
     loop = '<equality><connect body1="jaw" body2="base" anchor="0 0 0"/></equality></mujoco>'
     (tmp_path / "loop.xml").write_text(chain.replace("</mujoco>", loop))
     arm: Any = {"side": "right", "joints": list(ARM)}

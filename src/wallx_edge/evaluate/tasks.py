@@ -36,6 +36,7 @@ PLACED = 0.03  # from the middle of where it belongs [m]
 AT_REST = 0.002  # a thing that moved less in the last REST_FOR rests [m]
 REST_FOR = 0.4  # [s]
 LIFTED = 0.02  # above where it stood [m]
+LET_GO = 0.04  # between tool and the thing's middle, at least: a gripper that holds it is nearer [m]
 
 VARIANTS = ("train", "combination", "area", "distractors", "phrasing", "camera")
 
@@ -45,7 +46,8 @@ class Goal:
     """One thing that is to be true.
 
     Attributes:
-        kind: ``reach``: the tool is at the thing for a while; ``place``: the thing rests where it belongs.
+        kind: ``reach``: the tool is at the thing for a while; ``place``: the thing rests where it
+            belongs, and the gripper has left it.
         thing: its name.
         target: plate or bin that it belongs on, or in; empty: ``at``.
         at: where else it belongs [m].
@@ -118,7 +120,8 @@ class Progress:
             is_at_rest = now - seen[0][0] > 0.8 * REST_FOR and all(
                 np.linalg.norm(position - before) < AT_REST for _, before in seen
             )
-            self._is_done[index] = bool(is_at_rest and self._is_there(goal, position, half))
+            is_let_go = np.linalg.norm(position - self._world.tool) > LET_GO
+            self._is_done[index] = bool(is_at_rest and is_let_go and self._is_there(goal, position, half))
 
     def _is_there(self, goal: Goal, position: np.ndarray, half: float) -> bool:
         spot = self.spot(goal)
